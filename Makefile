@@ -1,0 +1,75 @@
+# Every target is what a person types; `make help` lists them. Nothing here needs more than Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+# Bytecode once, at installation: without it every process compiles everything it imports (README of requirements/).
+unexport PYTHONDONTWRITEBYTECODE
+# The packages install from the lock files alone; a registry address, if any, is the machine's own setting.
+SYNC := $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python
+EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --compile-bytecode --python $(BIN)/python --editable .
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev lock demo up down test lint format typecheck sync check-sync dbt-parse validate dev clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+$(UV): requirements/installer.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Mozart needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/installer.txt
+	@touch $@
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml $(UV)
+	@echo "Installing Mozart into $(VENV) ..."
+	@test -e $(VENV)/.dev || $(SYNC) requirements/installer.txt requirements/runtime.txt
+	@$(EDITABLE)
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml $(UV)
+	@echo "Installing Mozart and its development tools into $(VENV) ..."
+	@$(SYNC) requirements/installer.txt requirements/dev.txt
+	@$(EDITABLE)
+	@touch $@ $(VENV)/.runtime
+
+install: $(VENV)/.runtime ## Install what Mozart needs to run into .venv
+
+install-dev: $(VENV)/.dev ## Install the tools for tests, lint and types as well
+
+COMPILE := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
+lock: $(UV) ## Write the lock files from pyproject.toml
+	@$(COMPILE) --extra build pyproject.toml -o requirements/runtime.txt
+	@$(COMPILE) --extra build --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+	@$(COMPILE) --extra build --extra bench -c requirements/runtime.txt pyproject.toml -o requirements/bench.txt
+
+up: install ## Start the local stack
+	@$(BIN)/mozart up
+
+down: ## Stop everything the local stack started
+	@if [ -x $(BIN)/mozart ]; then $(BIN)/mozart down; fi
+
+demo: install ## From an empty machine to a tenant's marts, and an incremental run
+	@$(BIN)/mozart demo
+
+test: install-dev ## Unit, contract and integration tests on real servers
+	@$(BIN)/python -m pytest
+
+lint: install-dev ## Format, lint, types, import direction and repository rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+	@$(BIN)/python -m pytest -q tests/unit/rules
+
+format: install-dev ## Rewrite the code in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+sync: install ## Write prefect.yaml from the tenants
+	@$(BIN)/mozart sync
+
+check-sync: install ## Fail if prefect.yaml is not what the tenants say
+	@$(BIN)/mozart sync --check
+
+clean: down ## Remove the local state and the environments
+	rm -rf .mozart $(VENV)

@@ -1,0 +1,67 @@
+"""One tenant's place in the lake: store, catalog, bucket, prefix and schema, over credentials of prefect-aws."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from prefect.blocks.core import Block
+from prefect_aws.credentials import AwsCredentials
+from pydantic import Field, SecretStr
+
+from mozart.lake.lakehouse import Lakehouse
+from mozart.tenancy.model import IcebergSpec, StorageSpec
+from mozart.tenancy.names import Namespaces, namespaces
+
+
+class TenantLakehouse(Block):
+    """Where one tenant's files and tables are, and the identity that may reach them."""
+
+    _block_type_name: ClassVar[str | None] = "Mozart tenant lakehouse"
+    _block_type_slug: ClassVar[str | None] = "mozart-tenant-lakehouse"
+    _description: ClassVar[str | None] = "A tenant's object storage and Iceberg catalog."
+
+    credentials: AwsCredentials = Field(description="Identity of the object store and of the catalog.")
+    s3_endpoint: str = Field(description="Address of the S3 API.")
+    catalog_uri: str = Field(description="Address of the Iceberg REST catalog.")
+    warehouse: str = Field(description="The catalog's name for its storage.")
+    bucket: str = Field(description="Bucket of the landing files.")
+    prefix: str = Field(description="Prefix of the tenant's landing files within the bucket.")
+    catalog: str = Field(default="iceberg", description="Name of the catalog in SQL.")
+    schema_name: str = Field(description="Schema of staging and marts; raw is {schema}_raw.")
+    suffix: str = Field(default="", description="Suffix of the environment: empty except in a branch.")
+
+    def lakehouse(self) -> Lakehouse:
+        """The lake as the core takes it."""
+        return Lakehouse(
+            s3_endpoint=self.s3_endpoint,
+            s3_region=self.credentials.region_name or "us-east-1",
+            access_key_id=self.credentials.aws_access_key_id or "",
+            secret_access_key=self.credentials.aws_secret_access_key or SecretStr(""),
+            catalog_uri=self.catalog_uri,
+            warehouse=self.warehouse,
+            bucket=self.bucket,
+            prefix=self.prefix,
+        )
+
+    def namespaces(self) -> Namespaces:
+        """The tenant's namespaces in this environment."""
+        return namespaces(self.catalog, self.schema_name, self.suffix)
+
+    @classmethod
+    def of(cls, lakehouse: Lakehouse, storage: StorageSpec, iceberg: IcebergSpec, suffix: str) -> TenantLakehouse:
+        """The block of a resolved tenant; not yet saved. A branch lands under a prefix of its own."""
+        return cls(
+            credentials=AwsCredentials(
+                aws_access_key_id=lakehouse.access_key_id,
+                aws_secret_access_key=lakehouse.secret_access_key,
+                region_name=lakehouse.s3_region,
+            ),
+            s3_endpoint=lakehouse.s3_endpoint,
+            catalog_uri=lakehouse.catalog_uri,
+            warehouse=lakehouse.warehouse,
+            bucket=storage.bucket,
+            prefix=f"{storage.prefix.strip('/')}{suffix}",
+            catalog=iceberg.catalog,
+            schema_name=iceberg.schema_name,
+            suffix=suffix,
+        )

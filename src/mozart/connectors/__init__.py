@@ -1,0 +1,1 @@
+"""Source databases: one module each, behind `BaseConnector`, made by `create_connector(type)`."""

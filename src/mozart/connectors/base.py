@@ -1,0 +1,191 @@
+"""What every source database must offer, in the words the load engine uses.
+
+A connector knows one kind of database: how to log in, how to describe a table with an exact answer for every type,
+how to write the SELECT that casts each column to it, and how to give many readers one view of the source. It neither
+lands files nor commits. The SELECT runs inside DuckDB, so a reader hands out relations, not rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import ClassVar, Self
+
+from duckdb import DuckDBPyConnection
+from pydantic import BaseModel, ConfigDict, SecretStr
+from pyiceberg.types import IcebergType
+
+from mozart.errors import TerminalError
+
+
+class SourceConnection(BaseModel):
+    """How to reach one source. `options` are the connector's own (TLS, timeouts); unknown ones are refused by it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    host: str | None = None
+    port: int | None = None
+    database: str
+    username: str | None = None
+    password: SecretStr | None = None
+    options: Mapping[str, str] = {}
+
+    @property
+    def address(self) -> str:
+        """Where it is, for messages: never the login."""
+        return f"{self.type}://{self.host or ''}{f':{self.port}' if self.port else ''}/{self.database}"
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """One column as it will stand in raw.
+
+    `expression` is SQL of the source, giving the value exactly as `iceberg_type` or failing the query; it may not
+    change a value silently. `name` is lower case; `source_name` is the source's own spelling.
+    """
+
+    name: str
+    source_name: str
+    source_type: str
+    iceberg_type: IcebergType
+    expression: str
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table as the source's catalog describes it. `unique_keys` are the column sets the source itself keeps unique
+    and not null; `identity` changes when the table was dropped and made again, or the server was restored."""
+
+    schema: str | None
+    name: str
+    columns: tuple[SourceColumn, ...]
+    unique_keys: tuple[frozenset[str], ...] = ()
+    identity: str = ""
+    estimated_rows: int | None = None
+
+    def column(self, name: str) -> SourceColumn:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise TerminalError(
+            f"{self.qualified_name}: no column {name!r}; it has {', '.join(c.name for c in self.columns)}"
+        )
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which rows to read: `column` above `after` (exclusive) or from `since` to before `until`; texts of the source's
+    own literal form. With `after`, rows whose column is NULL are read too: nobody could tell when they changed."""
+
+    column: str
+    after: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True)
+class TableRead:
+    """One table's read: the columns to take, the tenant's filter as column → value, and the window."""
+
+    table: SourceTable
+    columns: tuple[SourceColumn, ...]
+    equals: Mapping[str, str] = field(default_factory=dict[str, str])
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class SourcePosition:
+    """When the source was read, and what may still be committed behind that moment.
+
+    `asked_at` is the source's clock, taken before the snapshot; `oldest_transaction_at` the start of the oldest
+    transaction then running (None: none was); `sees_transactions` is False where the login cannot know, and then a
+    declared lag is the only safe bound. `time_zone` is the zone in which the source writes naive timestamps.
+    """
+
+    asked_at: datetime
+    oldest_transaction_at: datetime | None
+    sees_transactions: bool
+    time_zone: str
+    shared_snapshot: bool
+
+
+class SourceReader(ABC):
+    """A source opened for one run. Use as a context manager; safe to share between threads after entering."""
+
+    position: SourcePosition
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the source. Never raises."""
+
+    @abstractmethod
+    def describe(self, schema: str | None, table: str) -> SourceTable:
+        """The table with its columns; TerminalError naming it when it is missing or may not be read."""
+
+    @abstractmethod
+    def attach(self, connection: DuckDBPyConnection) -> None:
+        """Make the source known to a DuckDB instance, once; credentials stay in that instance's memory."""
+
+    @abstractmethod
+    def begin(self, cursor: DuckDBPyConnection) -> None:
+        """Start a transaction of this cursor inside the run's source snapshot, where the source has one."""
+
+    @abstractmethod
+    def relation(self, read: TableRead) -> str:
+        """A FROM item of DuckDB that yields the read's columns under their raw names."""
+
+    @abstractmethod
+    def count_relation(self, read: TableRead) -> str:
+        """A FROM item of DuckDB with one row, one column `rows`: how many rows the read would yield."""
+
+
+class BaseConnector(ABC):
+    """One kind of source database."""
+
+    type: ClassVar[str]
+    extensions: ClassVar[tuple[str, ...]] = ()
+    default_port: ClassVar[int | None] = None
+    option_names: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, connection: SourceConnection, *, application: str = "mozart") -> None:
+        unknown = sorted(set(connection.options) - self.option_names)
+        if unknown:
+            known = ", ".join(sorted(self.option_names)) or "none"
+            raise TerminalError(f"{connection.address}: unknown option {unknown[0]!r}; {self.type} knows {known}")
+        self.connection = connection
+        self.application = application
+
+    @abstractmethod
+    def check(self) -> None:
+        """Log in and out. TransientError when the server cannot be reached, TerminalError when it refuses."""
+
+    @abstractmethod
+    def open(self) -> SourceReader:
+        """Open the source for one run, holding one snapshot where the database can."""
+
+
+def reject_case_collisions(table: str, names: Sequence[str]) -> None:
+    """Raise when two columns differ only by case: no engine of the lake can tell them apart."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise TerminalError(
+                f"{table}: columns {other!r} and {name!r} differ only by case; list `columns` to choose"
+            )

@@ -1,0 +1,294 @@
+"""PostgreSQL as a source: one COPY stream a table, all tables in one exported snapshot.
+
+A holder connection exports its snapshot; each reading cursor of DuckDB imports it. The holder keeps the tenant's
+vacuum back while it lives, so it is closed as soon as the last table is read and its age is bounded by `open()`'s
+caller. Before the snapshot the holder asks which transactions run: what began earlier may still commit rows behind
+the snapshot, with timestamps of its start. An ordinary role cannot see that (`pg_read_all_stats` is needed), and a
+standby does not know it: both say so in the position, and the load engine falls back to the declared lag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, LiteralString
+
+import psycopg
+from duckdb import DuckDBPyConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import tuple_row
+
+from mozart.connectors.base import (
+    BaseConnector,
+    SourceColumn,
+    SourcePosition,
+    SourceReader,
+    SourceTable,
+    TableRead,
+    reject_case_collisions,
+)
+from mozart.connectors.postgresql_types import PostgresqlType, key_text, map_type
+from mozart.errors import TerminalError, TransientError
+from mozart.sql import quote_identifier, quote_literal, quote_qualified
+
+_ATTACHED = "source"
+_DEFAULT_STATEMENT_TIMEOUT = "1h"
+
+_TLS_OPTIONS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+
+_COLUMNS = """
+WITH RECURSIVE base AS (
+    SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) AS shown, t.oid, a.atttypmod AS modifier
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = %(table)s AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT b.attnum, b.attname, b.shown, t.typbasetype, CASE WHEN t.typtypmod >= 0 THEN t.typtypmod ELSE b.modifier END
+    FROM base b JOIN pg_type t ON t.oid = b.oid WHERE t.typtype = 'd'
+)
+SELECT b.attname, b.shown, t.typname, b.modifier, e.typname
+FROM base b
+JOIN pg_type t ON t.oid = b.oid
+LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A' AND t.typlen = -1
+WHERE t.typtype <> 'd'
+ORDER BY b.attnum
+"""
+
+_UNIQUE_KEYS = """
+SELECT array_agg(a.attname::text)
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) AS k(attnum)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = %(table)s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+GROUP BY i.indexrelid
+HAVING bool_and(a.attnotnull)
+"""
+
+_POSITION = """
+SELECT clock_timestamp(),
+       (SELECT min(xact_start) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+          AND backend_type IN ('client backend', 'background worker', 'parallel worker')
+          AND application_name NOT LIKE 'mozart/%%'),
+       pg_has_role('pg_read_all_stats', 'USAGE') AND NOT pg_is_in_recovery()
+           AND NOT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()),
+       (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone')
+"""
+
+
+_IDENTITY = """
+SELECT s.system_identifier, c.timeline_id, d.oid
+FROM pg_control_system() s, pg_control_checkpoint() c, pg_database d
+WHERE d.datname = current_database()
+"""
+
+
+class PostgresqlConnector(BaseConnector):
+    """PostgreSQL 12 and newer, primary or standby."""
+
+    type: ClassVar[str] = "postgresql"
+    extensions: ClassVar[tuple[str, ...]] = ("postgres",)
+    default_port: ClassVar[int | None] = 5432
+    option_names: ClassVar[frozenset[str]] = frozenset({*_TLS_OPTIONS, "statement_timeout", "connect_timeout"})
+
+    def check(self) -> None:
+        self._connect().close()
+
+    def open(self) -> SourceReader:
+        return PostgresqlReader(self, self._connect())
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        source = self.connection
+        try:
+            return psycopg.connect(
+                make_conninfo("", **self.tls()),
+                host=source.host,
+                port=source.port or self.default_port,
+                dbname=source.database,
+                user=source.username,
+                password=source.password.get_secret_value() if source.password else None,
+                application_name=self.application,
+                connect_timeout=int(source.options.get("connect_timeout", "10")),
+                autocommit=True,
+                row_factory=tuple_row,
+            )
+        except psycopg.OperationalError as error:
+            raise _login_error(source.address, error) from None
+
+    def tls(self) -> dict[str, str]:
+        return {name: self.connection.options[name] for name in _TLS_OPTIONS if name in self.connection.options}
+
+
+class PostgresqlReader(SourceReader):
+    """One run's view of a PostgreSQL database: the holder of the snapshot, and what every table reader needs."""
+
+    def __init__(self, connector: PostgresqlConnector, holder: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self._connector = connector
+        self._holder = holder
+        self.position = self._take_position()
+        self._identity = self._read_identity()
+        self._holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._snapshot = str(self._one_row("SELECT pg_export_snapshot()")[0])
+
+    def close(self) -> None:
+        self._holder.close()
+
+    def _take_position(self) -> SourcePosition:
+        row = self._one_row(_POSITION)
+        asked_at: datetime = row[0]
+        oldest: datetime | None = row[1]
+        return SourcePosition(asked_at, oldest, bool(row[2]), str(row[3]), shared_snapshot=True)
+
+    def _read_identity(self) -> str:
+        """Changes when another server, a restored one or a failed-over one answers under the same address."""
+        row = self._one_row(_IDENTITY)
+        return "/".join(str(part) for part in row)
+
+    def _one_row(self, statement: LiteralString) -> tuple[Any, ...]:
+        try:
+            return self._holder.execute(statement).fetchall()[0]
+        except psycopg.OperationalError as error:
+            raise TransientError(f"{self._connector.connection.address}: {_first_line(error)}") from None
+
+    def describe(self, schema: str | None, table: str) -> SourceTable:
+        namespace = schema or "public"
+        where = f"{self._connector.connection.address}: table {namespace}.{table}"
+        found = self._query(
+            where,
+            "SELECT c.oid, c.reltuples::bigint, has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT') FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')",
+            {"schema": namespace, "table": table},
+        )
+        if not found:
+            raise TerminalError(f"{where} does not exist; correct source_schema and source_table, or create it")
+        oid, estimate, may_read = found[0]
+        if not may_read:
+            raise TerminalError(
+                f"{where} may not be read by {self._connector.connection.username!r}; grant SELECT on it"
+            )
+        parameters = {"table": oid}
+        keys = self._query(where, _UNIQUE_KEYS, parameters)
+        unique_keys = tuple(frozenset(str(name).lower() for name in row[0]) for row in keys)
+        columns = _columns(where, self._query(where, _COLUMNS, parameters), unique_keys)
+        identity = f"{self._identity}/{oid}"
+        return SourceTable(namespace, table, columns, unique_keys, identity, int(estimate) if estimate >= 0 else None)
+
+    def _query(self, where: str, statement: LiteralString, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        try:
+            # The holder's snapshot also fixes the catalog: a table dropped since is still described, and still read.
+            return self._holder.execute(statement, parameters).fetchall()
+        except psycopg.OperationalError as error:
+            raise TransientError(f"{where}: the source went away: {_first_line(error)}") from None
+
+    def attach(self, connection: DuckDBPyConnection) -> None:
+        source = self._connector.connection
+        password = source.password.get_secret_value() if source.password else ""
+        # CREATE SECRET, never a conninfo with a password: a failed ATTACH prints its conninfo.
+        connection.execute(
+            f"CREATE OR REPLACE SECRET source_login (TYPE postgres, HOST {quote_literal(source.host or '')}, "
+            f"PORT {source.port or self._connector.default_port}, USER {quote_literal(source.username or '')}, "
+            f"PASSWORD {quote_literal(password)}, DATABASE {quote_literal(source.database)})"
+        )
+        conninfo = " ".join(f"{key}={_conninfo_value(value)}" for key, value in self._conninfo().items())
+        try:
+            connection.execute(
+                f"ATTACH {quote_literal(conninfo)} AS {quote_identifier(_ATTACHED)} "
+                "(TYPE postgres, SECRET source_login, READ_ONLY)"
+            )
+        except Exception as error:  # noqa: BLE001 - DuckDB's error may quote the login; only its class may leave
+            raise TransientError(f"{source.address}: cannot be attached ({type(error).__name__})") from None
+
+    def _conninfo(self) -> dict[str, str]:
+        options = self._connector.connection.options
+        settings = {
+            "statement_timeout": options.get("statement_timeout", _DEFAULT_STATEMENT_TIMEOUT),
+            "intervalstyle": "iso_8601",
+            "extra_float_digits": "1",
+            "bytea_output": "hex",
+            "datestyle": "ISO",
+        }
+        return {
+            "application_name": self._connector.application,
+            "connect_timeout": options.get("connect_timeout", "10"),
+            "options": " ".join(f"-c{name}={value}" for name, value in settings.items()),
+            **self._connector.tls(),
+        }
+
+    def begin(self, cursor: DuckDBPyConnection) -> None:
+        cursor.execute("BEGIN")
+        statement = f"SET TRANSACTION SNAPSHOT {quote_literal(self._snapshot)}"
+        cursor.execute(f"CALL postgres_execute({quote_literal(_ATTACHED)}, {quote_literal(statement)})")
+
+    def relation(self, read: TableRead) -> str:
+        return _remote(f"SELECT {_select_list(read)} {_from_where(read)}")
+
+    def count_relation(self, read: TableRead) -> str:
+        return _remote(f"SELECT count(*) AS rows {_from_where(read)}")
+
+
+def _remote(statement: str) -> str:
+    return f"postgres_query({quote_literal(_ATTACHED)}, {quote_literal(statement)})"
+
+
+def _select_list(read: TableRead) -> str:
+    return ", ".join(f"{column.expression} AS {quote_identifier(column.name)}" for column in read.columns)
+
+
+def _from_where(read: TableRead) -> str:
+    conditions = [f"{_quoted(read, name)} = {quote_literal(value)}" for name, value in sorted(read.equals.items())]
+    window = read.window
+    if window:
+        column = _quoted(read, window.column)
+        if window.after is not None:
+            conditions.append(f"({column} > {quote_literal(window.after)} OR {column} IS NULL)")
+        if window.since is not None:
+            conditions.append(f"{column} >= {quote_literal(window.since)}")
+        if window.until is not None:
+            conditions.append(f"{column} < {quote_literal(window.until)}")
+    table = quote_qualified(read.table.schema or "public", read.table.name)
+    return f"FROM {table}" + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
+
+
+def _quoted(read: TableRead, name: str) -> str:
+    return quote_identifier(read.table.column(name).source_name)
+
+
+def _columns(
+    where: str, rows: Sequence[tuple[Any, ...]], unique_keys: tuple[frozenset[str], ...]
+) -> tuple[SourceColumn, ...]:
+    names = [str(row[0]) for row in rows]
+    reject_case_collisions(where, names)
+    first_key = min(unique_keys, key=len, default=frozenset[str]())
+    key = key_text(tuple(name for name in names if name.lower() in first_key))
+    return tuple(_column(row, key) for row in rows)
+
+
+def _column(row: tuple[Any, ...], key: str) -> SourceColumn:
+    name, shown, type_name, modifier, element = row
+    element_type = PostgresqlType(str(element)) if element else None
+    mapping = map_type(PostgresqlType(str(type_name), int(modifier), element_type))
+    expression = mapping.expression(quote_identifier(name), key)
+    return SourceColumn(str(name).lower(), str(name), str(shown), mapping.iceberg, expression)
+
+
+def _conninfo_value(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _login_error(address: str, error: psycopg.OperationalError) -> TransientError | TerminalError:
+    text = _first_line(error)
+    refused = (
+        "authentication failed",
+        "does not exist",
+        "no pg_hba.conf entry",
+        "permission denied",
+        "certificate",
+    )
+    if any(sign in str(error) for sign in refused):
+        return TerminalError(f"{address}: the server refuses the login: {text}")
+    return TransientError(f"{address}: cannot be reached: {text}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

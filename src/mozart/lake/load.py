@@ -1,0 +1,363 @@
+"""The load protocol of one raw table: exactly once, whatever happens between its steps.
+
+1. Read the table's head and its commit record. 2. Plan. 3. Read inside the run's source snapshot: a full refresh
+streams into files; an incremental load stages its delta in DuckDB (spilled to disk when large), keeps one row a key,
+drops rows that equal what raw has, and lands the rest. 4. One conditional commit of schema, data and record.
+5. A conflict or a lost answer: look for the load id, else plan again on the new head, after a random pause.
+
+A load that finds nothing new commits nothing. It never deletes a file that was handed to a commit.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from duckdb import DuckDBPyConnection
+from pyiceberg.io import FileIO
+from pyiceberg.schema import Schema
+
+from mozart.connectors.base import SourceReader, SourceTable, TableRead
+from mozart.connectors.errors import read_error
+from mozart.errors import CommitConflictError, CommitInDoubtError, MozartError
+from mozart.lake import commit
+from mozart.lake.commit import CommitOutcome, CommitRecord, TableHead
+from mozart.lake.deltas import write_position_deletes
+from mozart.lake.landing import Landing, discard, duckdb_type, land, scan
+from mozart.lake.load_plan import COMPARED, LoadMode, LoadPlan, LoadRequest, plan_load
+from mozart.lake.schema_plan import Column, plan_schema
+from mozart.lake.session import LakeSession
+from mozart.sql import quote_identifier, quote_literal, quote_qualified
+
+LoadStatus = Literal["committed", "unchanged", "planned"]
+Progress = Callable[[str], None]
+
+_ATTEMPTS = 8
+_PAUSE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What one load did. Rows are counts; `size` is bytes landed; `load_id` names the data now in raw."""
+
+    table: str
+    status: LoadStatus
+    mode: LoadMode
+    reason: str | None
+    rows_read: int
+    rows_landed: int
+    rows_committed: int
+    rows_replaced: int
+    watermark: str | None
+    load_id: str | None
+    snapshot_id: int | None
+    size: int
+    seconds: float
+    attempts: int
+
+
+def load_table(
+    request: LoadRequest, reader: SourceReader, lake: LakeSession, progress: Progress = lambda _line: None
+) -> LoadResult:
+    """Load one table. Raises TransientError or TerminalError naming it; the table then is as it was before."""
+    started = time.monotonic()
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            result = _Load(request, reader, lake, progress).run()
+            return replace(result, seconds=round(time.monotonic() - started, 3), attempts=attempt)
+        except (CommitConflictError, CommitInDoubtError) as error:
+            if attempt == _ATTEMPTS:
+                raise
+            progress(f"planning again, {attempt} of {_ATTEMPTS - 1}: {error}")
+            time.sleep(random.uniform(0, _PAUSE_SECONDS * 2**attempt))  # noqa: S311 - so that no loader starves
+    raise MozartError(f"{request.name}: unreachable")
+
+
+class _Load:
+    """One attempt: its cursors, its head, its plan."""
+
+    def __init__(self, request: LoadRequest, reader: SourceReader, lake: LakeSession, progress: Progress) -> None:
+        self.request = request
+        self.reader = reader
+        self.lake = lake
+        self.progress = progress
+        self.head: TableHead = commit.read_head(lake.catalog, (request.namespace, request.spec.name))
+        self.table: SourceTable = reader.describe(request.spec.source_schema, request.spec.source_table)
+        self.plan: LoadPlan = plan_load(request, self.head, self.table, reader.position)
+
+    def run(self) -> LoadResult:
+        if self.request.dry_run:
+            return self._dry_run()
+        self.progress(f"reading {self.table.qualified_name} ({self.plan.mode.replace('_', ' ')})")
+        columns = [Column(column.name, column.iceberg_type) for column in self.plan.columns]
+        schema = plan_schema(self.head, columns)
+        if self.plan.mode == "full_refresh":
+            return self._full_refresh(schema)
+        return self._merge(schema)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _read(self) -> TableRead:
+        equals = {name.lower(): value for name, value in self.request.equals.items()}
+        return TableRead(self.table, self.plan.columns, equals, self.plan.window)
+
+    def _source_cursor(self) -> DuckDBPyConnection:
+        cursor = self.lake.cursor()
+        self.reader.begin(cursor)
+        return cursor
+
+    def _dry_run(self) -> LoadResult:
+        cursor = self._source_cursor()
+        try:
+            rows = int(_scalar(cursor, f"SELECT rows FROM {self.reader.count_relation(self._read())}"))
+            return self._result("planned", rows_read=rows)
+        except Exception as error:
+            raise read_error(self.request.name, error) from error
+        finally:
+            cursor.close()
+
+    # -- full refresh -------------------------------------------------------------------------------------------
+
+    def _full_refresh(self, schema: Schema) -> LoadResult:
+        landing = self._land_all(schema)
+        landing = self._keep_one_row_a_key(landing, schema)
+        self.progress(f"landed {landing.rows} rows")
+        high, watermark = self._marks(scan(landing) if landing.files else None)
+        if self._equals_raw(landing, schema, watermark):
+            discard(landing, self._io())
+            return self._result("unchanged", rows_read=landing.rows, reason="the source's rows are those raw has")
+        record = self._record(landing.rows, high, watermark)
+        outcome = commit.replace(self.lake.catalog, self.head, schema, landing.files, record)
+        return self._committed(outcome, landing, landing.rows, record)
+
+    def _land_all(self, schema: Schema) -> Landing:
+        cursor = self._source_cursor()
+        try:
+            landing = self._land(cursor, self.reader.relation(self._read()), schema)
+            cursor.execute("COMMIT")
+        except Exception as error:
+            raise read_error(self.request.name, error) from error
+        else:
+            return landing
+        finally:
+            cursor.close()
+
+    def _keep_one_row_a_key(self, landing: Landing, schema: Schema) -> Landing:
+        """Where the source does not keep the key unique, the newest row of a key wins."""
+        if not landing.files or not self._key_needs_care():
+            return landing
+        cursor = self.lake.cursor()
+        keys = ", ".join(quote_identifier(name) for name in self.request.key)
+        distinct = int(_scalar(cursor, f"SELECT count(*) FROM (SELECT DISTINCT {keys} FROM {scan(landing)})"))
+        if distinct == landing.rows:
+            return landing
+        unique = self._land(cursor, f"({_newest_of_key(self.request, scan(landing))})", schema)
+        discard(landing, self._io())
+        return unique
+
+    def _key_needs_care(self) -> bool:
+        key = frozenset(self.request.key)
+        return bool(key) and not any(unique <= key for unique in self.table.unique_keys)
+
+    def _equals_raw(self, landing: Landing, schema: Schema, watermark: str | None) -> bool:
+        """Whether raw already has exactly these rows; only looked at where the counts agree and nobody insists."""
+        record, table = self.head.record, self.head.table
+        if self.request.full_refresh or table is None or record is None or record.mode != "full_refresh":
+            return False
+        details = {name: record.details.get(name) for name in COMPARED}
+        if details != {name: self.plan.details[name] for name in COMPARED} or schema != table.schema():
+            return False
+        if record.rows != landing.rows or record.watermark != watermark:
+            return False
+        cursor = self.lake.cursor()
+        new = _digest(cursor, scan(landing), self.plan.names) if landing.files else _EMPTY_DIGEST
+        return new == _digest(cursor, self._raw_now(), self.plan.names)
+
+    # -- incremental and backfill -------------------------------------------------------------------------------
+
+    def _merge(self, schema: Schema) -> LoadResult:
+        cursor = self.lake.cursor()
+        try:
+            rows_read = self._stage(schema)
+            if rows_read == 0:
+                return self._result("unchanged", rows_read=0, reason="nothing new")
+            high, watermark = self._marks(self._staged)
+            self._drop_repeats(cursor)
+            landing = self._land(cursor, self._staged, schema)
+            if not landing.rows:
+                return self._result("unchanged", rows_read=rows_read, reason="every row read is in raw already")
+            self.progress(f"landed {landing.rows} of {rows_read} rows read")
+            deletes = write_position_deletes(
+                cursor, self.head, self._staged, self.request.key, f"{self._folder()}/{_unique()}-deletes.parquet"
+            )
+            record = self._record(landing.rows, high, watermark)
+            outcome = commit.merge(self.lake.catalog, self.head, schema, landing.files, deletes, record)
+            return self._committed(outcome, landing, rows_read, record)
+        finally:
+            cursor.execute(f"DROP TABLE IF EXISTS {self._staged}")
+            cursor.close()
+
+    @property
+    def _staged(self) -> str:
+        """The staged delta: a table of the instance's memory database, spilled to disk when it is large."""
+        return quote_qualified("memory", "main", f"delta_{self.request.namespace}_{self.request.spec.name}")
+
+    def _stage(self, schema: Schema) -> int:
+        cursor = self._source_cursor()
+        casts = ", ".join(
+            f"{quote_identifier(name)}::{duckdb_type(schema.find_field(name).field_type)} AS {quote_identifier(name)}"
+            for name in self.plan.names
+        )
+        relation = self.reader.relation(self._read())
+        try:
+            cursor.execute(f"CREATE OR REPLACE TABLE {self._staged} AS SELECT {casts} FROM {relation}")
+            rows = int(_scalar(cursor, f"SELECT count(*) FROM {self._staged}"))
+            cursor.execute("COMMIT")
+        except Exception as error:
+            raise read_error(self.request.name, error) from error
+        finally:
+            cursor.close()
+        return self._stage_one_row_a_key() if rows and self._key_needs_care() else rows
+
+    def _stage_one_row_a_key(self) -> int:
+        cursor = self.lake.cursor()
+        cursor.execute(f"CREATE OR REPLACE TABLE {self._staged} AS {_newest_of_key(self.request, self._staged)}")
+        return int(_scalar(cursor, f"SELECT count(*) FROM {self._staged}"))
+
+    def _drop_repeats(self, cursor: DuckDBPyConnection) -> None:
+        """Remove staged rows that raw has already, in every column: those above a watermark that could not advance."""
+        keys = " AND ".join(_same(name) for name in self.request.key)
+        values = " AND ".join(_same(name) for name in self.plan.names if name not in self.request.key) or "TRUE"
+        again = self._repeatable_rows()
+        if again is None:
+            return
+        cursor.execute(
+            f"DELETE FROM {self._staged} AS staged USING {self._raw_now()} AS raw WHERE {again} AND {keys} AND {values}"
+        )
+
+    def _repeatable_rows(self) -> str | None:
+        """Which staged rows an earlier load may have read; None when it can be none."""
+        if self.plan.mode == "backfill":
+            return "TRUE"
+        column = f"staged.{quote_identifier((self.request.spec.incremental_column or '').lower())}"
+        record = self.head.record
+        high = record.details.get("high") if record and self.plan.may_repeat else None
+        return f"({column} IS NULL OR {column} <= {quote_literal(high)})" if high else f"{column} IS NULL"
+
+    # -- marks, record, result ----------------------------------------------------------------------------------
+
+    def _marks(self, relation: str | None) -> tuple[str | None, str | None]:
+        """The highest value read, and the highest that is safe as a watermark; never below the one in force."""
+        name = self.request.spec.incremental_column
+        if not name or self.request.spec.mode != "incremental":
+            return None, None
+        if self.plan.mode == "backfill":
+            record = self.head.record
+            return (record.details.get("high") if record else None), self.plan.watermark
+        if relation is None:
+            return None, self.plan.safe
+        column = f"max({quote_identifier(name.lower())})"
+        kind = duckdb_type(next(c.iceberg_type for c in self.plan.columns if c.name == name.lower()))
+        old, safe = (f"CAST({quote_literal(text)} AS {kind})" for text in (self.plan.watermark, self.plan.safe))
+        reached = f"least({column}, {safe})" if self.plan.safe else "NULL"
+        marks = f"greatest({column}, {old})::VARCHAR, greatest({reached}, {old})::VARCHAR"
+        row = self.lake.cursor().execute(f"SELECT {marks} FROM {relation}").fetchall()[0]
+        return row[0], row[1]
+
+    def _record(self, rows: int, high: str | None, watermark: str | None) -> CommitRecord:
+        details = {**self.plan.details, "bound": "time" if self.plan.safe else "none"}
+        if high is not None:
+            details["high"] = high
+        return CommitRecord(
+            load_id=self.plan.load_id,
+            watermark=watermark,
+            base=self.head.snapshot_id,
+            rows=rows,
+            run_id=self.request.run_id,
+            mode=self.plan.mode,
+            details=details,
+        )
+
+    def _committed(self, outcome: CommitOutcome, landing: Landing, rows_read: int, record: CommitRecord) -> LoadResult:
+        return replace(
+            self._result("committed", rows_read=rows_read),
+            rows_landed=landing.rows,
+            rows_committed=outcome.rows_added,
+            rows_replaced=outcome.rows_deleted,
+            watermark=record.watermark,
+            load_id=record.load_id,
+            snapshot_id=outcome.snapshot_id,
+            size=landing.size,
+        )
+
+    def _result(self, status: LoadStatus, *, rows_read: int, reason: str | None = None) -> LoadResult:
+        record = self.head.record
+        return LoadResult(
+            table=self.request.spec.name,
+            status=status,
+            mode=self.plan.mode,
+            reason=reason or self.plan.reason,
+            rows_read=rows_read,
+            rows_landed=0,
+            rows_committed=0,
+            rows_replaced=0,
+            watermark=record.watermark if record else None,
+            load_id=record.load_id if record else None,
+            snapshot_id=self.head.snapshot_id,
+            size=0,
+            seconds=0.0,
+            attempts=1,
+        )
+
+    def _land(self, cursor: DuckDBPyConnection, relation: str, schema: Schema) -> Landing:
+        return land(cursor, relation, schema, self.plan.names, folder=self._folder(), io=self._io())
+
+    def _folder(self) -> str:
+        return f"{self.lake.lakehouse.landing_uri}/{self.request.spec.name}/{self.plan.load_id}"
+
+    def _raw_now(self) -> str:
+        """The raw table as the plan saw it."""
+        table = quote_qualified("lake", self.request.namespace, self.request.spec.name)
+        return f"(SELECT * FROM {table} AT (VERSION => {self.head.snapshot_id}))"
+
+    def _io(self) -> FileIO:
+        return self.lake.io(self.lake.lakehouse.landing_uri)
+
+
+def _newest_of_key(request: LoadRequest, relation: str) -> str:
+    """One row a key: the highest incremental column, and among equals the row that sorts last in all its columns."""
+    keys = ", ".join(quote_identifier(name) for name in request.key)
+    column = request.spec.incremental_column
+    newest = f"{quote_identifier(column.lower())} DESC NULLS LAST, " if column else ""
+    return (
+        f"SELECT * FROM {relation} AS candidate "
+        f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}candidate::VARCHAR DESC) = 1"
+    )
+
+
+_EMPTY_DIGEST = (0, None, None)
+
+
+def _digest(cursor: DuckDBPyConnection, relation: str, names: Sequence[str]) -> tuple[Any, ...]:
+    """Count and two independent 64-bit sums over the rows, whatever their order."""
+    columns = ", ".join(quote_identifier(name) for name in names)
+    rows = cursor.execute(
+        f"SELECT count(*), sum(hash({columns})::HUGEINT), sum(hash('mozart', {columns})::HUGEINT) FROM {relation}"
+    ).fetchall()
+    return tuple(rows[0])
+
+
+def _same(name: str) -> str:
+    column = quote_identifier(name)
+    return f"staged.{column} IS NOT DISTINCT FROM raw.{column}"
+
+
+def _scalar(cursor: DuckDBPyConnection, statement: str) -> Any:
+    return cursor.execute(statement).fetchall()[0][0]
+
+
+def _unique() -> str:
+    return f"{random.getrandbits(32):08x}"

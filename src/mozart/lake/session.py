@@ -1,0 +1,64 @@
+"""What one run holds open towards the lake: a catalog client and one DuckDB instance that computes for it.
+
+One session serves all tables of a run; cursors of the instance share its memory limit, so the run's memory is bounded
+however many tables load at once. Cursors are cheap and belong to one thread each.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+from pyiceberg.catalog import Catalog
+from pyiceberg.io import FileIO, load_file_io
+
+from mozart.engine.duckdb import Limits, connect
+from mozart.lake.lakehouse import Lakehouse
+
+
+@dataclass(frozen=True)
+class LakeSession:
+    """A lakehouse, its catalog, and a DuckDB instance with the lake attached for reading."""
+
+    lakehouse: Lakehouse
+    catalog: Catalog
+    connection: DuckDBPyConnection
+
+    def cursor(self) -> DuckDBPyConnection:
+        """A cursor for one thread, in UTC like its instance."""
+        cursor = self.connection.cursor()
+        cursor.execute("SET TimeZone = 'UTC'")
+        return cursor
+
+    def io(self, location: str) -> FileIO:
+        """File access for paths under `location`, with the lake's own credentials."""
+        return load_file_io(properties=self.lakehouse.catalog_properties(), location=location)
+
+
+@contextmanager
+def open_lake(
+    lakehouse: Lakehouse,
+    *,
+    scratch: Path,
+    extensions: Sequence[str] = (),
+    extension_folder: Path | None = None,
+    memory: str = "1GB",
+    threads: int = 2,
+) -> Generator[LakeSession]:
+    """Open a session whose spilled data lives in `scratch`, a folder of this run alone, removed at the end."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    connection = connect(
+        lakehouse=lakehouse,
+        extensions=extensions,
+        extension_folder=extension_folder,
+        limits=Limits(memory=memory, threads=threads, spill_folder=scratch),
+    )
+    try:
+        yield LakeSession(lakehouse, lakehouse.catalog(), connection)
+    finally:
+        connection.close()
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,157 @@
+"""What a run tells people: one line a table and a model, artifacts on the run, and the error that ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+
+from mozart.engine.dbt_run import ModelResult
+from mozart.errors import DataQualityError, MozartError
+from mozart.lake.load import LoadResult
+from mozart.tenancy.model import Tenant
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """One table of the summary. Rows are counts, `seconds` wall time."""
+
+    table: str
+    status: str
+    mode: str
+    read: int
+    landed: int
+    committed: int
+    replaced: int
+    watermark: str
+    seconds: float
+    reason: str
+
+    @classmethod
+    def of(cls, table: str, outcome: LoadResult | MozartError) -> Self:
+        if isinstance(outcome, MozartError):
+            return cls(table, "failed", "", 0, 0, 0, 0, "", 0.0, str(outcome))
+        return cls(
+            table=table,
+            status=outcome.status,
+            mode=outcome.mode,
+            read=outcome.rows_read,
+            landed=outcome.rows_landed,
+            committed=outcome.rows_committed,
+            replaced=outcome.rows_replaced,
+            watermark=outcome.watermark or "",
+            seconds=outcome.seconds,
+            reason=outcome.reason or "",
+        )
+
+    @property
+    def line(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return (
+            f"{self.table} {self.status}{reason}: read {self.read}, landed {self.landed}, committed {self.committed}, "
+            f"replaced {self.replaced} rows in {self.seconds:.1f} s"
+        )
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model of the summary."""
+
+    model: str
+    status: str
+    rows: int | None
+    tests_passed: int
+    tests_failed: int
+    seconds: float
+    reason: str
+
+    @classmethod
+    def of(cls, result: ModelResult) -> Self:
+        return cls(
+            model=result.name,
+            status=result.status,
+            rows=result.rows,
+            tests_passed=result.tests_passed,
+            tests_failed=result.tests_failed,
+            seconds=round(result.seconds, 2),
+            reason=result.reason or "",
+        )
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in figures; what the flow returns and what scripts read."""
+
+    tenant: str
+    tables: tuple[LoadReport, ...]
+    models: tuple[ModelReport, ...]
+
+    @classmethod
+    def of(cls, tenant: Tenant, loads: Mapping[str, LoadResult | MozartError], models: Sequence[ModelResult]) -> Self:
+        return cls(
+            tenant=tenant.id,
+            tables=tuple(LoadReport.of(name, outcome) for name, outcome in loads.items()),
+            models=tuple(ModelReport.of(result) for result in models),
+        )
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Every table and model that is not as it should be, with the reason."""
+        tables = [
+            f"table {self.tenant}.{report.table}: {report.reason}"
+            for report in self.tables
+            if report.status == "failed"
+        ]
+        bad = ("failed", "skipped", "blocked")
+        models = [
+            f"model {report.model} {report.status}: {report.reason}" for report in self.models if report.status in bad
+        ]
+        return (*tables, *models)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def raise_if_failed(self) -> None:
+        """DataQualityError naming everything that failed; the caller has already kept what did not."""
+        if self.failures:
+            raise DataQualityError(f"tenant {self.tenant}: {len(self.failures)} failed:\n" + "\n".join(self.failures))
+
+
+async def publish_summary(tenant: Tenant, summary: RunSummary) -> None:
+    """The run's artifacts: a table of tables, a table of models, and the lineage between them."""
+    key = tenant.id.replace("_", "-")
+    await acreate_table_artifact(
+        [asdict(report) for report in summary.tables],
+        key=f"{key}-tables",
+        description=_description("Tables", summary.tables),
+    )
+    if summary.models:
+        await acreate_table_artifact(
+            [asdict(report) for report in summary.models],
+            key=f"{key}-models",
+            description=_description("Models", summary.models),
+        )
+    await acreate_markdown_artifact(_headline(summary), key=f"{key}-summary", description=f"Run of tenant {tenant.id}")
+
+
+def _description(what: str, reports: Sequence[LoadReport] | Sequence[ModelReport]) -> str:
+    counts: dict[str, int] = {}
+    for report in reports:
+        counts[report.status] = counts.get(report.status, 0) + 1
+    return f"{what}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+
+
+def _headline(summary: RunSummary) -> str:
+    read = sum(report.read for report in summary.tables)
+    committed = sum(report.committed for report in summary.tables)
+    built = sum(report.status == "published" for report in summary.models)
+    lines = [
+        f"# {summary.tenant}",
+        "",
+        f"{read} rows read, {committed} rows committed, {built} of {len(summary.models)} models published.",
+    ]
+    if summary.failures:
+        lines += ["", "## Failed", "", *(f"- {failure}" for failure in summary.failures)]
+    return "\n".join(lines)
