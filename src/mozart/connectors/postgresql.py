@@ -53,6 +53,14 @@ WHERE t.typtype <> 'd'
 ORDER BY b.attnum
 """
 
+_TABLE = """
+SELECT c.oid, c.reltuples::bigint,
+       has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT')
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+
 _UNIQUE_KEYS = """
 SELECT array_agg(a.attname::text)
 FROM pg_index i
@@ -152,20 +160,13 @@ class PostgresqlReader(SourceReader):
     def describe(self, schema: str | None, table: str) -> SourceTable:
         namespace = schema or "public"
         where = f"{self._connector.connection.address}: table {namespace}.{table}"
-        found = self._query(
-            where,
-            "SELECT c.oid, c.reltuples::bigint, has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT') FROM pg_class c "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')",
-            {"schema": namespace, "table": table},
-        )
+        found = self._query(where, _TABLE, {"schema": namespace, "table": table})
         if not found:
             raise TerminalError(f"{where} does not exist; correct source_schema and source_table, or create it")
         oid, estimate, may_read = found[0]
         if not may_read:
-            raise TerminalError(
-                f"{where} may not be read by {self._connector.connection.username!r}; grant SELECT on it"
-            )
+            login = self._connector.connection.username
+            raise TerminalError(f"{where} may not be read by {login!r}; grant SELECT on it")
         parameters = {"table": oid}
         keys = self._query(where, _UNIQUE_KEYS, parameters)
         unique_keys = tuple(frozenset(str(name).lower() for name in row[0]) for row in keys)

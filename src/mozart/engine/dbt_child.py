@@ -1,0 +1,163 @@
+"""The process in which dbt runs for one tenant: `python -m mozart.engine.dbt_child`, started by `dbt_run` only.
+
+It speaks JSON lines: a request on stdin, events on the descriptor that was stdout (everything dbt or a library prints
+goes to stderr instead). The order is parse → `parsed` → the parent plans → build → `result` per node → `done`.
+Importing dbt is most of what a small run costs, so parse and build share one process, and the build gets the parsed
+manifest: there is no second parse.
+
+The parent keeps stdin open for as long as it lives. When it ends, for whatever reason, this process ends as well: a
+candidate nobody will publish is not worth the memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mozart.engine.duckdb import Limits
+from mozart.lake.lakehouse import Lakehouse
+
+if TYPE_CHECKING:
+    from dbt.contracts.graph.manifest import Manifest
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+EXIT_DBT_FAILED = 3
+"""dbt itself refused to go on; the reason was sent as a `failed` event."""
+_EXIT_ORPHANED = 4
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Serve one parent. Returns the exit code."""
+    _die_with_parent()
+    emit = _take_over_stdout()
+    request: dict[str, Any] = json.loads(sys.stdin.readline())
+    manifest = _parse(request, emit)
+    if manifest is None:
+        return EXIT_DBT_FAILED
+    line = sys.stdin.readline()
+    if not line:
+        return 0  # the parent wanted the manifest only, or found nothing to build
+    build: dict[str, Any] = json.loads(line)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return _build(request, build, manifest, emit)
+
+
+def _take_over_stdout() -> Emit:
+    # Private copy first: dbt, DuckDB and plugins may print, and a stray line would break the protocol.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def emit(event: Mapping[str, Any]) -> None:
+        text = json.dumps(event, ensure_ascii=True, default=str)
+        with lock:
+            channel.write(text + "\n")
+            channel.flush()
+
+    return emit
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel kills us with the parent even while we hold the interpreter's lock in a long query."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_with_parent() -> None:
+    while sys.stdin.readline():
+        pass
+    os._exit(_EXIT_ORPHANED)  # no clean-up: the folder is removed by whoever runs this tenant next
+
+
+def _parse(request: Mapping[str, Any], emit: Emit) -> Manifest | None:
+    from dbt.cli.main import dbtRunner  # noqa: PLC0415 - after the request: 2 CPU s are not spent on a parent that died
+    from dbt.contracts.graph.manifest import Manifest  # noqa: PLC0415
+
+    outcome = dbtRunner().invoke(["parse", *_common_arguments(request)])
+    if not outcome.success or not isinstance(outcome.result, Manifest):
+        emit({"event": "failed", "stage": "parse", "message": _reason(outcome.exception)})
+        return None
+    emit({"event": "parsed"})
+    return outcome.result
+
+
+def _build(request: Mapping[str, Any], build: Mapping[str, Any], manifest: Manifest, emit: Emit) -> int:
+    from dbt.cli.main import dbtRunner  # noqa: PLC0415
+
+    from mozart.engine.dbt_plugin import Session, open_session, read_tables  # noqa: PLC0415 - imports dbt
+
+    open_session(
+        Session(
+            lakehouse=Lakehouse(**build["lakehouse"]),
+            candidates=Path(build["candidates"]),
+            tables=read_tables(build["tables"]),
+            limits=Limits(build["memory"], int(build["threads"]), Path(build["spill"])),
+        )
+    )
+    arguments = ["build", *_common_arguments(request), "--threads", str(int(build["threads"])), "--no-write-json"]
+    runner = dbtRunner(manifest=manifest, callbacks=[lambda message: _progress(message, emit)])
+    outcome = runner.invoke([*arguments, "--select", *build["select"]])
+    results: Sequence[Any] | None = getattr(outcome.result, "results", None)
+    if results is None:
+        emit({"event": "failed", "stage": "build", "message": _reason(outcome.exception)})
+        return EXIT_DBT_FAILED
+    for result in results:
+        emit(_result_event(result))
+    emit({"event": "done"})
+    return 0
+
+
+def _common_arguments(request: Mapping[str, Any]) -> list[str]:
+    # Equal in every run of a tenant: dbt parses everything anew when the target or a profile value differs.
+    return [
+        *("--project-dir", request["project"], "--profiles-dir", request["profiles"], "--target", request["target"]),
+        *("--target-path", request["target_path"], "--log-path", request["log_path"]),
+        *("--log-level", "none", "--log-level-file", "none", "--quiet", "--no-use-colors"),
+        *("--no-send-anonymous-usage-stats", "--no-version-check", "--cache-selected-only"),
+    ]
+
+
+def _progress(message: Any, emit: Emit) -> None:
+    name = message.info.name
+    if name not in ("NodeStart", "NodeFinished"):
+        return
+    info = message.data.node_info
+    event: dict[str, Any] = {
+        "event": "node_started" if name == "NodeStart" else "node_finished",
+        "unique_id": info.unique_id,
+        "resource_type": info.resource_type,
+        "name": info.node_name,
+    }
+    if name == "NodeFinished":
+        outcome = message.data.run_result
+        event |= {"status": outcome.status, "message": outcome.message, "seconds": outcome.execution_time}
+    emit(event)
+
+
+def _result_event(result: Any) -> dict[str, Any]:
+    return {
+        "event": "result",
+        "unique_id": result.node.unique_id,
+        "resource_type": str(result.node.resource_type),
+        "status": str(result.status),
+        "message": result.message or "",
+        "failures": result.failures,
+        "seconds": result.execution_time,
+    }
+
+
+def _reason(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}" if error else "dbt gave no reason"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

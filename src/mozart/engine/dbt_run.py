@@ -1,0 +1,397 @@
+"""Run a tenant's models: plan, let dbt compute candidates in a process of its own, publish what passed.
+
+The way of one run: read the heads of the tables → plan on the manifest of last time if no file changed since (when
+nothing is to be built, dbt is never started) → start the child, which parses → plan on the manifest it wrote → it
+builds into a local database and tests there → judge → publish model by model, parents first → remove the run's folder.
+
+What holds: every model of a run reads one snapshot per lake table, the one that was current when the run was planned,
+and the commit record of what is published names it. A child that dies or runs out of time leaves the lake as it was.
+What does not hold: several published tables do not change in one instant; each changes in one commit.
+
+State under `{state}/dbt/{tenant}/{environment}`, all of it expendable: dbt's target path (manifest, partial parse), and
+`runs/{run id}` with candidates and spilled data, gone when the run ends; what a killed run left is removed by the next.
+A lock lets one run of a tenant use the folder at a time. Knows no Prefect; blocks its thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from duckdb import DuckDBPyConnection
+from pyiceberg.catalog import Catalog
+
+from mozart.engine.dbt_graph import Graph, Layer, Node, read_graph
+from mozart.engine.dbt_plan import Plan, PlannedModel, SourceState, State, needed_relations, plan_models
+from mozart.engine.dbt_process import DbtProcess
+from mozart.engine.dbt_project import CANDIDATES, TARGETS, DbtFolder, locked
+from mozart.engine.dbt_verdict import NodeResult, Verdict, judge, one_line
+from mozart.engine.duckdb import Limits, connect, create_store_secret
+from mozart.errors import ConfigurationError, MozartError, Problem, TerminalError
+from mozart.lake.head import TableHead, read_head
+from mozart.lake.lakehouse import Lakehouse
+from mozart.lake.publish import INPUTS, LakeState, Publication, lake_state, publish, published_fingerprint
+from mozart.sql import quote_qualified
+
+Status = Literal["published", "unchanged", "failed", "skipped", "blocked"]
+
+EventKind = Literal["planned", "started", "computed", "finished"]
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class RawInput:
+    """What this run's load says of a raw table. `snapshot_id` is read instead of the newest while it exists."""
+
+    snapshot_id: int | None = None
+    state: State = "unchanged"
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """One run of a tenant's models.
+
+    `root` is the project (holds `dbt/` and `tenants/`), `state` its local state. `namespace` and `raw_namespace` are
+    the catalog's, with the environment's suffix; `environment` names the folder of the parse state (`default` or a
+    branch).
+    `inputs` by raw table name; a table that is missing there counts as unchanged. `memory` is DuckDB's limit, for the
+    whole run; dbt itself takes some 200 MB more.
+    """
+
+    tenant: str
+    run_id: str
+    root: Path
+    state: Path
+    namespace: str
+    raw_namespace: str
+    environment: str = "default"
+    target: str = "dev"
+    inputs: Mapping[str, RawInput] = field(default_factory=dict[str, RawInput])
+    full_refresh: bool = False
+    timeout_seconds: float = 3600.0
+    memory: str = "1GB"
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        # They become folder names and environment values.
+        for what, name in (("tenant", self.tenant), ("environment", self.environment), ("run_id", self.run_id)):
+            if not _PLAIN_NAME.fullmatch(name):
+                raise TerminalError(f"{what} {name!r} of a dbt run is not a plain name")
+        if self.target not in TARGETS:
+            raise TerminalError(f"dbt target {self.target!r} is not one of {', '.join(TARGETS)}")
+
+    @property
+    def folder(self) -> DbtFolder:
+        return DbtFolder(
+            root=self.root,
+            tenant=self.tenant,
+            namespace=self.namespace,
+            target=self.target,
+            base=self.state / "dbt" / self.tenant / self.environment,
+            profiles=self.state / "dbt",
+        )
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """What became of one model. `rows` and `snapshot_id` only when published; `seconds` is dbt's, tests included."""
+
+    unique_id: str
+    name: str
+    layer: Layer
+    status: Status
+    reason: str | None = None
+    rows: int | None = None
+    seconds: float = 0.0
+    tests_passed: int = 0
+    tests_failed: int = 0
+    snapshot_id: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelEvent:
+    """Progress of one model: `planned` (to be built) → `started` → `computed` → `finished` with its result.
+
+    A model that is not built goes straight to `finished`. One that dbt skips was never `started`.
+    """
+
+    kind: EventKind
+    unique_id: str
+    name: str
+    layer: Layer
+    result: ModelResult | None = None
+
+
+OnEvent = Callable[[ModelEvent], None]
+
+
+def build_models(request: ModelRequest, lakehouse: Lakehouse, on_event: OnEvent = lambda _: None) -> list[ModelResult]:
+    """Build, test and publish the tenant's models; one result each, parents first.
+
+    A model that fails is a result, not an exception; the others go on. Raises ConfigurationError when the models cannot
+    be parsed, TransientError when the child was killed, the lake cannot be reached or another run holds the tenant's
+    folder, TerminalError when the time limit passes or dbt breaks. After an exception nothing was published by
+    this call.
+    """
+    folder = request.folder
+    with locked(folder):
+        folder.prepare()
+        try:
+            return _Run(request, lakehouse, folder, on_event).execute()
+        finally:
+            shutil.rmtree(folder.runs, ignore_errors=True)
+
+
+def parse_models(request: ModelRequest) -> Graph:
+    """Only parse, as `make dbt-parse` does: no lake, no credentials. Raises ConfigurationError with dbt's reason."""
+    folder = request.folder
+    with locked(folder):
+        folder.prepare()
+        with _start(request, folder, secret="") as process:
+            graph = _parse(request, folder, process)
+            process.close_input()
+            process.wait()
+            return graph
+
+
+class _Run:
+    """One call of build_models: what it was given, and the heads it has read."""
+
+    def __init__(self, request: ModelRequest, lakehouse: Lakehouse, folder: DbtFolder, on_event: OnEvent) -> None:
+        self.request = request
+        self.lakehouse = lakehouse
+        self.folder = folder
+        self.on_event = on_event
+        self.catalog: Catalog = lakehouse.catalog()
+        self.heads: dict[tuple[str, str], TableHead] = {}
+
+    def execute(self) -> list[ModelResult]:
+        cached = self.folder.fresh_manifest()
+        if cached is not None:
+            plan = self._plan(_checked(self.request, read_graph(cached)))
+            if not plan.to_build:
+                return list(self._announce(plan).values())
+        with _start(self.request, self.folder, self.lakehouse.secret_access_key.get_secret_value()) as process:
+            graph = _parse(self.request, self.folder, process)
+            plan = self._plan(graph)
+            results = self._announce(plan)
+            dbt_results = self._build(graph, plan, process) if plan.to_build else {}
+        if plan.to_build:
+            results |= self._publish(graph, plan, judge(graph, _ids(plan.to_build), dbt_results))
+        return [results[unique_id] for unique_id in _ids(plan.models)]
+
+    def _head(self, namespace: str, table: str) -> TableHead:
+        key = (namespace, table)
+        if key not in self.heads:
+            self.heads[key] = read_head(self.catalog, key)
+        return self.heads[key]
+
+    def _plan(self, graph: Graph) -> Plan:
+        sources = {
+            source.unique_id: SourceState(
+                self._state(source.schema, source.table).version, self._input(source.table).state
+            )
+            for source in graph.sources.values()
+        }
+        published = {
+            node.unique_id: published_fingerprint(self._head(node.schema, node.alias)) for node in graph.published()
+        }
+        return plan_models(
+            graph,
+            sources=sources,
+            published=published,
+            shared=self.folder.shared_digest,
+            force=self.request.full_refresh,
+        )
+
+    def _input(self, table: str) -> RawInput:
+        return self.request.inputs.get(table, RawInput())
+
+    def _state(self, schema: str, table: str) -> LakeState:
+        wanted = self._input(table).snapshot_id if schema == self.request.raw_namespace else None
+        return lake_state(self._head(schema, table), wanted)
+
+    def _announce(self, plan: Plan) -> dict[str, ModelResult]:
+        """Tell the caller what is planned; the results of what is not built are final already."""
+        results: dict[str, ModelResult] = {}
+        for model in plan.models:
+            if model.action == "build":
+                self._tell("planned", model.node)
+            else:
+                self._finish(results, _result(model.node, model.action, model.reason))
+        return results
+
+    def _tell(self, kind: EventKind, node: Node) -> None:
+        self.on_event(ModelEvent(kind, node.unique_id, node.alias, node.layer))
+
+    def _finish(self, results: dict[str, ModelResult], result: ModelResult) -> None:
+        results[result.unique_id] = result
+        self.on_event(ModelEvent("finished", result.unique_id, result.name, result.layer, result))
+
+    def _build(self, graph: Graph, plan: Plan, process: DbtProcess) -> dict[str, NodeResult]:
+        process.send(self._build_request(graph, plan))
+        built = {model.node.unique_id: model.node for model in plan.to_build}
+        results: dict[str, NodeResult] = {}
+        for event in process.events():
+            kind = event.get("event")
+            node = built.get(event.get("unique_id", ""))
+            if kind in ("node_started", "node_finished") and node:
+                self._tell("started" if kind == "node_started" else "computed", node)
+            elif kind == "result":
+                results[event["unique_id"]] = _node_result(event)
+            elif kind == "failed":
+                what = f"models of {self.request.tenant}"
+                raise TerminalError(f"{what}: dbt could not build them: {one_line(event['message'], 2000)}")
+            elif kind == "done":
+                process.close_input()
+                process.wait()
+                return results
+        raise process.death()
+
+    def _build_request(self, graph: Graph, plan: Plan) -> dict[str, Any]:
+        run = self.folder.new_run(self.request.run_id)
+        secret = self.lakehouse.secret_access_key.get_secret_value()
+        return {
+            "lakehouse": {**self.lakehouse.model_dump(mode="json"), "secret_access_key": secret},
+            "candidates": str(run / f"{CANDIDATES}.duckdb"),
+            "spill": str(run / "spill"),
+            "memory": self.request.memory,
+            "threads": self.request.threads,
+            "tables": self._lake_tables(graph, plan),
+            "select": list(plan.selection),
+        }
+
+    def _lake_tables(self, graph: Graph, plan: Plan) -> list[dict[str, Any]]:
+        source_ids, model_ids = needed_relations(graph, plan)
+        names = [(graph.sources[key].schema, graph.sources[key].table) for key in sorted(source_ids)]
+        names += [(graph.nodes[key].schema, graph.nodes[key].alias) for key in sorted(model_ids)]
+        states = [(schema, table, self._state(schema, table)) for schema, table in names]
+        return [
+            {
+                "schema": schema,
+                "table": table,
+                "metadata_location": state.metadata_location,
+                "snapshot_id": state.snapshot_id,
+            }
+            for schema, table, state in states
+            if state.metadata_location is not None
+        ]
+
+    def _publish(self, graph: Graph, plan: Plan, verdicts: Mapping[str, Verdict]) -> dict[str, ModelResult]:
+        run = self.folder.runs / self.request.run_id
+        limits = Limits(self.request.memory, self.request.threads, run / "spill")
+        results: dict[str, ModelResult] = {}
+        database = str(run / f"{CANDIDATES}.duckdb")
+        with contextlib.closing(
+            connect(database=database, read_only=True, limits=limits, extensions=("httpfs",))
+        ) as connection:
+            create_store_secret(connection, self.lakehouse)
+            for model in plan.to_build:
+                verdict = _held_back(graph, model.node, verdicts[model.node.unique_id], results)
+                self._finish(results, self._publish_one(connection, model, verdict))
+        return results
+
+    def _publish_one(self, connection: DuckDBPyConnection, model: PlannedModel, verdict: Verdict) -> ModelResult:
+        node = model.node
+        if verdict.status != "passed":
+            return _result(node, verdict.status, verdict.reason, verdict)
+        publication = Publication(
+            namespace=node.schema,
+            table=node.alias,
+            relation=quote_qualified(node.database, node.schema, node.alias),
+            run_id=self.request.run_id,
+            fingerprint=model.fingerprint,
+            details={INPUTS: json.dumps(dict(model.inputs), sort_keys=True)},
+        )
+        try:
+            published = publish(connection, self.lakehouse, self.catalog, publication)
+        except MozartError as error:
+            return _result(node, "failed", f"built and tested, but not published: {one_line(str(error))}", verdict)
+        outcome = _result(node, "published", None, verdict)
+        return replace(outcome, rows=published.rows, snapshot_id=published.snapshot_id)
+
+
+def _ids(models: tuple[PlannedModel, ...]) -> list[str]:
+    return [model.node.unique_id for model in models]
+
+
+def _start(request: ModelRequest, folder: DbtFolder, secret: str) -> DbtProcess:
+    return DbtProcess(
+        folder=folder.project,
+        environ=folder.environ,
+        secrets=(secret,),
+        what=f"models of {request.tenant}",
+        deadline=time.monotonic() + request.timeout_seconds,
+    )
+
+
+def _parse(request: ModelRequest, folder: DbtFolder, process: DbtProcess) -> Graph:
+    digest = folder.digest
+    folder.forget_manifest()
+    process.send(folder.parse_request)
+    for event in process.events():
+        if event.get("event") == "failed":
+            message = one_line(event["message"], 2000)
+            raise ConfigurationError(Problem(f"tenants/{request.tenant}/models", "", f"dbt cannot parse it: {message}"))
+        if event.get("event") == "parsed":
+            folder.remember_manifest(digest)
+            return _checked(request, read_graph(folder.read_manifest()))
+    raise process.death()
+
+
+def _checked(request: ModelRequest, graph: Graph) -> Graph:
+    """A tenant's models write into its own namespace and read its own raw tables: isolation, not style."""
+    problems = [
+        Problem(node.path, "schema", f"{node.alias} would be published to {node.schema}, not {request.namespace}")
+        for node in graph.published()
+        if node.schema != request.namespace
+    ]
+    problems += [
+        Problem(
+            f"tenants/{request.tenant}/models/_sources.yml",
+            f"{source.schema}.{source.table}",
+            f"a tenant's sources lie in {request.raw_namespace}",
+        )
+        for source in graph.sources.values()
+        if source.schema != request.raw_namespace
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return graph
+
+
+def _held_back(graph: Graph, node: Node, verdict: Verdict, results: Mapping[str, ModelResult]) -> Verdict:
+    """A model whose parent could not be published stays too: a mart must not be newer than what it is said to read."""
+    ancestors = graph.ancestors(node.unique_id)
+    missing = [result.name for key, result in results.items() if key in ancestors and result.status != "published"]
+    if verdict.status != "passed" or not missing:
+        return verdict
+    reason = f"upstream {', '.join(missing)} was not published; keeps its last version"
+    return replace(verdict, status="skipped", reason=reason)
+
+
+def _node_result(event: Mapping[str, Any]) -> NodeResult:
+    return NodeResult(
+        unique_id=event["unique_id"],
+        status=event["status"],
+        message=event["message"],
+        failures=event["failures"],
+        seconds=float(event["seconds"] or 0.0),
+    )
+
+
+def _result(node: Node, status: Status, reason: str | None, verdict: Verdict | None = None) -> ModelResult:
+    result = ModelResult(node.unique_id, node.alias, node.layer, status, reason)
+    if verdict is None:
+        return result
+    return replace(
+        result, seconds=verdict.seconds, tests_passed=verdict.tests_passed, tests_failed=verdict.tests_failed
+    )

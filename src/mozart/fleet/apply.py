@@ -1,0 +1,255 @@
+"""A fleet plan against the Prefect API: what differs is applied, what is the same is left alone, both are said.
+
+Order: blocks, limits, automations, deployments, so that a deployment never exists before what its runs need. Secrets
+go into block documents and nowhere else; a change is found by comparing values, never by printing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from prefect.blocks.core import Block
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
+from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+
+from blocks import SourceDatabase, TenantLakehouse
+from mozart.fleet.automations import build_automation
+from mozart.fleet.plan import AutomationSpec, DeploymentSpec, FleetPlan, LimitSpec
+from mozart.lake.lakehouse import Lakehouse
+from mozart.tenancy import names
+from mozart.tenancy.model import ResolvedTenant
+
+Change = Literal["created", "updated", "unchanged"]
+PULL_STEPS: list[dict[str, Any]] = [
+    {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $MOZART_ROOT }}"}}
+]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was done to one object of the Prefect API."""
+
+    kind: Literal["block", "limit", "automation", "deployment"]
+    name: str
+    change: Change
+
+
+async def apply_plan(
+    client: PrefectClient,
+    plan: FleetPlan,
+    tenants: Sequence[ResolvedTenant],
+    lakehouse: Lakehouse,
+    report: Callable[[Applied], None] = lambda _applied: None,
+) -> list[Applied]:
+    """Make the Prefect API hold `plan` and the tenants' blocks; `lakehouse` is the store and catalog they share."""
+    done: list[Applied] = []
+
+    def note(applied: Applied) -> None:
+        done.append(applied)
+        report(applied)
+
+    for tenant in tenants:
+        for applied in await _apply_blocks(tenant, lakehouse, plan.environment.suffix):
+            note(applied)
+    for limit in plan.limits:
+        note(await _apply_limit(client, limit))
+    for automation in plan.automations:
+        note(await _apply_automation(client, automation))
+    for deployment in plan.deployments:
+        note(await _apply_deployment(client, deployment))
+    return done
+
+
+async def _apply_blocks(tenant: ResolvedTenant, lakehouse: Lakehouse, suffix: str) -> list[Applied]:
+    wanted: list[tuple[str, Block]] = [
+        (names.source_block(tenant.id, suffix), SourceDatabase.of(tenant.source)),
+        (
+            names.lakehouse_block(tenant.id, suffix),
+            TenantLakehouse.of(lakehouse, tenant.storage, tenant.iceberg, suffix),
+        ),
+    ]
+    return [Applied("block", name, await _save_block(name, block)) for name, block in wanted]
+
+
+async def _save_block(name: str, block: Block) -> Change:
+    try:
+        current = await type(block).aload(name)
+    except ValueError:  # Prefect's answer for a document or a type that is not there
+        await block.asave(name)
+        return "created"
+    if _block_values(current) == _block_values(block):
+        return "unchanged"
+    await block.asave(name, overwrite=True)
+    return "updated"
+
+
+def _block_values(block: Block) -> dict[str, Any]:
+    return _without_identity(block.model_dump(context={"include_secrets": True}, mode="json"))
+
+
+def _without_identity(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without the document's own id and name, also in nested blocks."""
+    return {
+        key: _without_identity(cast(dict[str, Any], value)) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if not key.startswith("_")
+    }
+
+
+async def _apply_limit(client: PrefectClient, limit: LimitSpec) -> Applied:
+    try:
+        current = await client.read_global_concurrency_limit_by_name(limit.name)
+        change: Change = "unchanged" if current.limit == limit.limit and current.active else "updated"
+    except ObjectNotFound:
+        change = "created"
+    if change != "unchanged":
+        await client.upsert_global_concurrency_limit_by_name(limit.name, limit.limit)
+    return Applied("limit", limit.name, change)
+
+
+async def _apply_automation(client: PrefectClient, spec: AutomationSpec) -> Applied:
+    wanted = build_automation(spec)
+    found = await client.read_automations_by_name(spec.name)
+    if not found:
+        await client.create_automation(wanted)
+        return Applied("automation", spec.name, "created")
+    current = found[0]
+    if _automation_values(current) == _automation_values(wanted):
+        return Applied("automation", spec.name, "unchanged")
+    await client.update_automation(current.id, wanted)
+    return Applied("automation", spec.name, "updated")
+
+
+def _automation_values(automation: Any) -> dict[str, Any]:
+    keys = {"name", "description", "enabled", "trigger", "actions"}
+    values = automation.model_dump(mode="json", include=keys)
+    values["trigger"].pop("id", None)
+    for listed in ("after", "expect", "for_each"):
+        values["trigger"][listed] = sorted(values["trigger"][listed])
+    return values
+
+
+async def _apply_deployment(client: PrefectClient, spec: DeploymentSpec) -> Applied:
+    flow = load_flow_from_entrypoint(spec.entrypoint)
+    wanted = _deployment_values(spec, parameter_schema(flow).model_dump_for_openapi())
+    flow_id = await client.create_flow_from_name(spec.flow_name)
+    try:
+        current = await client.read_deployment_by_name(spec.full_name)
+    except ObjectNotFound:
+        await _create(client, flow_id, spec, wanted)
+        return Applied("deployment", spec.full_name, "created")
+    if _current_values(current) == wanted:
+        return Applied("deployment", spec.full_name, "unchanged")
+    if current.pull_steps != wanted["pull_steps"]:
+        await _create(client, flow_id, spec, wanted)  # an upsert by name: pull steps have no update
+    else:
+        await _update(client, current, spec, wanted)
+    return Applied("deployment", spec.full_name, "updated")
+
+
+def _deployment_values(spec: DeploymentSpec, schema: dict[str, Any]) -> dict[str, Any]:
+    """What Mozart sets on a deployment, in the form it is compared in."""
+    schedules = []
+    if spec.schedule:
+        schedules = [{"cron": spec.schedule.cron, "timezone": spec.schedule.timezone, "active": spec.schedule.active}]
+    return {
+        "description": spec.description,
+        "entrypoint": spec.entrypoint,
+        "parameters": dict(spec.parameters),
+        "tags": sorted(spec.tags),
+        "work_pool_name": spec.work_pool,
+        "job_variables": {key: dict(value) for key, value in spec.job_variables.items()},
+        "concurrency": [
+            spec.concurrency.limit,
+            spec.concurrency.collision_strategy,
+            spec.concurrency.grace_period_seconds,
+        ],
+        "pull_steps": PULL_STEPS,
+        "schedules": schedules,
+        "parameter_openapi_schema": schema,
+    }
+
+
+def _current_values(current: DeploymentResponse) -> dict[str, Any]:
+    limit = current.global_concurrency_limit
+    options = current.concurrency_options
+    return {
+        "description": current.description,
+        "entrypoint": current.entrypoint,
+        "parameters": current.parameters,
+        "tags": sorted(current.tags),
+        "work_pool_name": current.work_pool_name,
+        "job_variables": current.job_variables,
+        "concurrency": [
+            limit.limit if limit else None,
+            options.collision_strategy.value if options else None,
+            options.grace_period_seconds if options else None,
+        ],
+        "pull_steps": current.pull_steps,
+        "schedules": [
+            {"cron": item.schedule.cron, "timezone": item.schedule.timezone, "active": item.active}
+            for item in current.schedules
+            if isinstance(item.schedule, CronSchedule)
+        ],
+        "parameter_openapi_schema": current.parameter_openapi_schema,
+    }
+
+
+async def _create(client: PrefectClient, flow_id: Any, spec: DeploymentSpec, wanted: dict[str, Any]) -> None:
+    await client.create_deployment(
+        flow_id,
+        spec.name,
+        schedules=_schedules(spec),
+        concurrency_limit=spec.concurrency.limit,
+        concurrency_options=_concurrency_options(spec),
+        parameters=wanted["parameters"],
+        description=spec.description,
+        work_pool_name=spec.work_pool,
+        tags=list(spec.tags),
+        path=".",
+        entrypoint=spec.entrypoint,
+        parameter_openapi_schema=wanted["parameter_openapi_schema"],
+        pull_steps=wanted["pull_steps"],
+        job_variables=wanted["job_variables"],
+        enforce_parameter_schema=True,
+    )
+
+
+async def _update(
+    client: PrefectClient, current: DeploymentResponse, spec: DeploymentSpec, wanted: dict[str, Any]
+) -> None:
+    update: dict[str, Any] = {
+        "description": spec.description,
+        "parameters": wanted["parameters"],
+        "schedules": _schedules(spec),
+        "concurrency_limit": spec.concurrency.limit,
+        "concurrency_options": _concurrency_options(spec),
+        "tags": list(spec.tags),
+        "work_pool_name": spec.work_pool,
+        "entrypoint": spec.entrypoint,
+        "parameter_openapi_schema": wanted["parameter_openapi_schema"],
+        "job_variables": wanted["job_variables"],
+    }
+    await client.update_deployment(current.id, DeploymentUpdate(**update))
+
+
+def _schedules(spec: DeploymentSpec) -> list[DeploymentScheduleCreate]:
+    if spec.schedule is None:
+        return []
+    cron = CronSchedule(cron=spec.schedule.cron, timezone=spec.schedule.timezone)
+    return [DeploymentScheduleCreate(schedule=cron, active=spec.schedule.active)]
+
+
+def _concurrency_options(spec: DeploymentSpec) -> ConcurrencyOptions:
+    return ConcurrencyOptions(
+        collision_strategy=ConcurrencyLimitStrategy(spec.concurrency.collision_strategy),
+        grace_period_seconds=spec.concurrency.grace_period_seconds,
+    )

@@ -1,0 +1,407 @@
+"""The only committer of the lake's tables: append, merge, replace. DuckDB writes files, pyiceberg stages, this sends.
+
+One call makes at most one snapshot, which holds schema, data, deletes and the commit record together, and which lands
+only on the head it was planned on (`assert-ref-snapshot-id`; a new table: `assert-create`). Nothing is rebased: the
+staged updates go to the catalog once, without pyiceberg's retry loop.
+
+What a reply means is never taken from the reply alone. After anything but a clean success the table is read again:
+- our snapshot is among the head's ancestors: committed;
+- another snapshot there names our load id: already done;
+- the head moved without us: CommitConflictError, plan again on the new head;
+- the head is as before: CommitInDoubtError. The request may still be under way. Plan again *with the same load id
+  and new file paths*: only one of the two can land, and the other will find its load id.
+
+Does not delete: no file, manifest or table, in any case. What a failed commit leaves behind belongs to the sweep.
+Does not deduplicate: a merge takes one row per key, and deletes that were found on the very same head.
+Why DuckDB never commits: when the catalog had committed and the reply was lost or a 5xx, it deleted the files it had
+written (10 of 10 cases), which left the table unreadable. pyiceberg's own loop deletes manifests after a 409, which a
+gateway that sends a request twice turns into the same loss.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
+from typing import Literal, cast
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    NoSuchNamespaceError,
+    RESTError,
+    ServerError,
+    ServiceUnavailableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.schema import Schema
+from pyiceberg.table import CreateTableTransaction, StagedTable, Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import AssertCreate, AssertTableUUID, TableRequirement, TableUpdate
+
+from mozart.errors import CommitConflictError, CommitInDoubtError, TerminalError, TransientError
+from mozart.lake.catalog_client import describe, set_deadline, translate, translated
+from mozart.lake.head import CommitRecord, Identifier, TableHead, find_load, has_ancestor, read_head
+from mozart.lake.schema_plan import (
+    Column,
+    check_plan,
+    name_mapping,
+    plan_schema,
+    schema_changes,
+    stage_schema,
+)
+from mozart.lake.snapshots import (
+    Change,
+    DataFileRef,
+    DeleteFileRef,
+    LoadSnapshot,
+    describe_data_files,
+    describe_delete_files,
+)
+
+__all__ = [
+    "TABLE_PROPERTIES",
+    "Column",
+    "CommitOutcome",
+    "CommitRecord",
+    "DataFileRef",
+    "DeleteFileRef",
+    "Identifier",
+    "TableHead",
+    "append",
+    "find_load",
+    "merge",
+    "plan_schema",
+    "read_head",
+    "replace",
+    "restamp",
+]
+
+TABLE_PROPERTIES: Mapping[str, str] = {
+    "format-version": "2",
+    "write.format.default": "parquet",
+    "write.parquet.compression-codec": "zstd",
+    "write.delete.mode": "merge-on-read",
+    "write.update.mode": "merge-on-read",
+    "write.merge.mode": "merge-on-read",
+    # for other writers; our own commits are never retried whatever stands here
+    "commit.retry.num-retries": "0",
+    # readers that planned on an older metadata file must still find it
+    "write.metadata.delete-after-commit.enabled": "false",
+}
+"""What a table is created with; readable by Trino, Spark and DuckDB."""
+
+_PAUSES = (0.0, 0.3, 1.0)
+"""Seconds before each reading of the head after an unclear reply: a commit under way often shows within a second."""
+
+_UNKNOWN_OUTCOME = (CommitStateUnknownException, ServerError, ServiceUnavailableError)
+
+
+@dataclass(frozen=True)
+class CommitOutcome:
+    """What became of a load: `committed` by this call, `already_done` by an earlier one, `empty` (nothing to do).
+
+    `snapshot_id` holds the load (for `empty`: the head as it is). `rows_added` are rows in new files; `rows_deleted`
+    rows taken away, of which a merge brings back those it updates. Both are 0 unless committed.
+    """
+
+    status: Literal["committed", "already_done", "empty"]
+    snapshot_id: int | None
+    rows_added: int = 0
+    rows_deleted: int = 0
+
+
+@dataclass(frozen=True)
+class _Load:
+    """One call, with all it was given."""
+
+    catalog: Catalog
+    head: TableHead
+    schema: Schema
+    record: CommitRecord
+    files: Sequence[DataFileRef] = ()
+    deletes: Sequence[DeleteFileRef] = ()
+    replaces_all: bool = False
+    is_forced: bool = False
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A snapshot whose manifests are written and whose updates are ready to send."""
+
+    table: Table
+    updates: tuple[TableUpdate, ...]
+    requirements: tuple[TableRequirement, ...]
+    producer: LoadSnapshot
+
+    @property
+    def snapshot_id(self) -> int:
+        return self.producer.snapshot_id
+
+    @property
+    def outcome(self) -> CommitOutcome:
+        return CommitOutcome(
+            "committed", self.snapshot_id, rows_added=self.producer.rows_added, rows_deleted=self.producer.rows_deleted
+        )
+
+
+def append(
+    catalog: Catalog, head: TableHead, schema: Schema, files: Sequence[DataFileRef], record: CommitRecord
+) -> CommitOutcome:
+    """Add files. Creates the table (and its namespace) when it does not exist.
+
+    Raises CommitConflictError, CommitInDoubtError or another TransientError (see the module), TerminalError when the
+    plan or a file does not fit the table or the catalog refuses. Nothing is deleted in any case.
+    """
+    return _commit(_Load(catalog, head, schema, record, files))
+
+
+def merge(  # noqa: PLR0917 - the order of the three verbs is one
+    catalog: Catalog,
+    head: TableHead,
+    schema: Schema,
+    files: Sequence[DataFileRef],
+    deletes: Sequence[DeleteFileRef],
+    record: CommitRecord,
+) -> CommitOutcome:
+    """Add files and take away the rows that `deletes` name, in one snapshot. Errors as for `append`.
+
+    `deletes` come from `mozart.lake.deltas.write_position_deletes` on the same head; the files hold one row per key.
+    """
+    return _commit(_Load(catalog, head, schema, record, files, deletes))
+
+
+def replace(
+    catalog: Catalog, head: TableHead, schema: Schema, files: Sequence[DataFileRef], record: CommitRecord
+) -> CommitOutcome:
+    """Put these files in the place of everything the table holds, in one snapshot; no files: empty the table.
+
+    With a record of mode `maintenance` the rows must stay as many as they were. Errors as for `append`.
+    """
+    return _commit(_Load(catalog, head, schema, record, files, replaces_all=True))
+
+
+def restamp(catalog: Catalog, head: TableHead, *, run_id: str) -> CommitOutcome:
+    """Carry the record over a foreign commit, so that expiring older snapshots does not lose it.
+
+    `empty` when the head's own snapshot has a record or there is none to carry. Errors as for `append`.
+    """
+    if head.table is None or head.record is None or not head.is_foreign:
+        return CommitOutcome("empty", head.snapshot_id)
+    record = head.record.carry_forward(load_id=f"restamp-{head.snapshot_id}", run_id=run_id)
+    return _commit(_Load(catalog, head, head.table.schema(), record, is_forced=True))
+
+
+def _commit(load: _Load) -> CommitOutcome:
+    set_deadline(load.catalog)
+    head = load.head
+    load = with_changes(load, record=with_changes(load.record, base=head.snapshot_id))
+    done = find_load(head, load.record.load_id)
+    if done is not None:
+        return CommitOutcome("already_done", done)
+    if head.table is not None:
+        _check_layout(head.name, head.table.metadata)
+    _check_deletes(load)
+    check_plan(head, load.schema, replaces_all=load.replaces_all)
+    if _is_empty(load):
+        return CommitOutcome("empty", head.snapshot_id)
+    return _send(load, _stage(load))
+
+
+def _is_empty(load: _Load) -> bool:
+    if load.is_forced or any(ref.rows for ref in (*load.files, *load.deletes)):
+        return False
+    return not schema_changes(load.head, load.schema) and not (load.replaces_all and _has_files(load.head))
+
+
+def _has_files(head: TableHead) -> bool:
+    snapshot = head.table.current_snapshot() if head.table else None
+    if head.table is None or snapshot is None:
+        return False
+    with translated(f"reading the manifests of {head.name}"):
+        manifests = snapshot.manifests(head.table.io)
+    return any(manifest.has_added_files() or manifest.has_existing_files() for manifest in manifests)
+
+
+def _check_layout(name: str, metadata: TableMetadata) -> None:
+    if metadata.format_version != 2:
+        raise TerminalError(f"table {name} has format version {metadata.format_version}; only version 2 can be loaded")
+    if not metadata.spec().is_unpartitioned():
+        raise TerminalError(f"table {name} is partitioned by someone else; load it under a new name")
+
+
+def _check_deletes(load: _Load) -> None:
+    stale = [ref.path for ref in load.deletes if ref.planned_on != load.head.snapshot_id]
+    if stale:
+        raise TerminalError(
+            f"table {load.head.name}: the deletes in {stale[0]} were found on another snapshot; "
+            "find them again on this head"
+        )
+
+
+def _stage(load: _Load) -> _Staged:
+    """Write the manifests and collect the updates; the catalog's table is as before."""
+    with translated(f"preparing the commit of {load.head.name}"):
+        transaction = _begin(load)
+        table = transaction._table
+        producer = LoadSnapshot(transaction, table.io, _describe(load, transaction))
+        if producer.keeps_rows and producer.rows_added != producer.rows_deleted:
+            raise TerminalError(
+                f"table {load.head.name}: maintenance would turn {producer.rows_deleted} rows into "
+                f"{producer.rows_added}; nothing was committed"
+            )
+        producer.commit()
+    is_new = isinstance(transaction, CreateTableTransaction)
+    unchanged = AssertTableUUID(uuid=table.metadata.table_uuid)
+    requirements = (AssertCreate(),) if is_new else (*transaction._requirements, unchanged)
+    return _Staged(table, transaction._updates, requirements, producer)
+
+
+def _describe(load: _Load, transaction: Transaction) -> Change:
+    io = transaction._table.io
+    return Change(
+        files=describe_data_files(transaction, io, load.files),
+        deletes=describe_delete_files(io, load.deletes, transaction.table_metadata.default_spec_id),
+        replaces_all=load.replaces_all,
+        keeps_rows=load.replaces_all and load.record.mode == "maintenance",
+        properties=load.record.to_properties(),
+    )
+
+
+def _begin(load: _Load) -> Transaction:
+    """A transaction with the planned columns, on the head's table or on one that is only staged."""
+    if load.head.table is None:
+        return _begin_table(load)
+    transaction = Transaction(load.head.table)
+    stage_schema(transaction, load.head, load.schema)
+    return transaction
+
+
+def _begin_table(load: _Load) -> CreateTableTransaction:
+    try:
+        staged = _stage_table(load)
+    except TableAlreadyExistsError as error:
+        raise _conflict(load) from error
+    metadata = staged.metadata
+    _check_layout(load.head.name, metadata)
+    if metadata.current_snapshot_id is not None:
+        # SeaweedFS answers the staging of a name that exists with the existing table
+        raise _conflict(load)
+    if metadata.schema().as_struct() != load.schema.as_struct():
+        _renumber(staged, load.schema)
+    return CreateTableTransaction(staged)
+
+
+def _renumber(staged: StagedTable, planned: Schema) -> None:
+    """Make the staged table's columns the planned ones, whose ids the files carry already.
+
+    SeaweedFS numbers nested fields depth first where the Java catalogs and pyiceberg go level by level, and it keeps
+    its own numbers unless the schema comes under another schema id.
+    """
+    metadata = staged.metadata
+    schema_id = metadata.current_schema_id + 1
+    staged.metadata = metadata.model_copy(
+        update={
+            "schemas": [planned.model_copy(update={"schema_id": schema_id})],
+            "current_schema_id": schema_id,
+            "last_column_id": max(metadata.last_column_id, planned.highest_field_id),
+            "properties": {**metadata.properties, **name_mapping(planned)},
+        }
+    )
+
+
+def _stage_table(load: _Load) -> StagedTable:
+    def stage() -> StagedTable:
+        # never create_table: on a name that exists it answers 200 with the old table (seen on SeaweedFS)
+        transaction = load.catalog.create_table_transaction(
+            load.head.identifier, schema=load.schema, properties=dict(TABLE_PROPERTIES)
+        )
+        return cast(StagedTable, transaction._table)
+
+    try:
+        return stage()
+    except NoSuchNamespaceError:
+        load.catalog.create_namespace_if_not_exists(load.head.identifier[:-1])
+        return stage()
+
+
+def _send(load: _Load, staged: _Staged) -> CommitOutcome:
+    """Send the updates, once, and find out what became of them."""
+    try:
+        reply = load.catalog.commit_table(staged.table, staged.requirements, staged.updates)
+    except Exception as error:  # noqa: BLE001 - whatever was raised, only the table knows what landed
+        return _find_out(load, staged, error)
+    if reply.metadata.snapshot_by_id(staged.snapshot_id) is None:
+        return _find_out(load, staged, ValueError("the catalog's reply does not hold the new snapshot"))
+    return _landed(load, staged, reply.metadata)
+
+
+def _landed(load: _Load, staged: _Staged, metadata: TableMetadata) -> CommitOutcome:
+    """The outcome, once it is certain that the catalog kept the field ids that the files carry."""
+    snapshot = metadata.snapshot_by_id(staged.snapshot_id)
+    kept = next((schema for schema in metadata.schemas if snapshot and schema.schema_id == snapshot.schema_id), None)
+    if kept is None or kept.as_struct() != load.schema.as_struct():
+        raise TerminalError(
+            f"table {load.head.name}: the catalog committed other columns than planned ({kept}); "
+            "values may be read under wrong columns: roll the table back and do not use this catalog"
+        )
+    return staged.outcome
+
+
+def _find_out(load: _Load, staged: _Staged, error: Exception) -> CommitOutcome:
+    """Read the table until it tells; raises what the module's documentation says when it does not."""
+    unread: Exception = error
+    for pause in _PAUSES:
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads loaders, hides nothing
+        try:
+            now = read_head(load.catalog, load.head.identifier)
+        except TransientError as failed:
+            unread = failed
+            continue
+        outcome = _outcome_in(now, load, staged)
+        if outcome is not None:
+            return outcome
+        if _was_refused(error):
+            raise _refusal(load, error) from error
+        unread = error
+    raise CommitInDoubtError(
+        f"table {load.head.name}: whether load {load.record.load_id} was committed is unknown ({describe(unread)}); "
+        "no file may be deleted; run the load again, it will not be committed twice"
+    ) from error
+
+
+def _outcome_in(now: TableHead, load: _Load, staged: _Staged) -> CommitOutcome | None:
+    """What the head as it is now says of the load; None when it is the head the load was planned on."""
+    if now.table is not None and has_ancestor(now, staged.snapshot_id):
+        return _landed(load, staged, now.table.metadata)
+    done = find_load(now, load.record.load_id)
+    if done is not None:
+        return CommitOutcome("already_done", done)
+    if _identity(now) != _identity(load.head):
+        raise _conflict(load)
+    return None
+
+
+def _identity(head: TableHead) -> tuple[str | None, int | None]:
+    return (str(head.table.metadata.table_uuid) if head.table else None, head.snapshot_id)
+
+
+def _was_refused(error: Exception) -> bool:
+    """Whether the catalog said no before it did anything; a 5xx, a lost or an unreadable reply say nothing."""
+    return isinstance(error, CommitFailedException | RESTError) and not isinstance(error, _UNKNOWN_OUTCOME)
+
+
+def _refusal(load: _Load, error: Exception) -> Exception:
+    if isinstance(error, CommitFailedException):
+        return _conflict(load)
+    return translate(error, f"committing table {load.head.name}")
+
+
+def _conflict(load: _Load) -> CommitConflictError:
+    return CommitConflictError(
+        f"table {load.head.name} changed while load {load.record.load_id} was made "
+        f"(planned on snapshot {load.head.snapshot_id}); plan the load again on the new head"
+    )

@@ -1,0 +1,77 @@
+"""The DuckDB half of a merge: where in the table's files are the rows whose keys come again.
+
+Reads the table at the head's snapshot and writes one position-delete file. It commits nothing, and a file that is
+never committed is harmless. Pitfalls: inside an open DuckDB transaction the connection may not know the head's
+snapshot, which is then an error, never a read of another one; keys compare with IS NOT DISTINCT FROM, so NULL
+matches NULL.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from mozart.engine.duckdb import LAKE
+from mozart.errors import MozartError, TerminalError, TransientError
+from mozart.lake.catalog_client import describe
+from mozart.lake.head import TableHead
+from mozart.lake.snapshots import FILE_PATH_FIELD_ID, POSITION_FIELD_ID, DeleteFileRef
+from mozart.sql import quote_identifier, quote_literal, quote_qualified
+
+
+def write_position_deletes(
+    connection: DuckDBPyConnection, head: TableHead, keys_relation: str, key_columns: Sequence[str], path: str
+) -> list[DeleteFileRef]:
+    """The live rows of the head whose keys are in `keys_relation`, as a position-delete file in the folder `path`.
+
+    `keys_relation` is SQL: a quoted name or a parenthesised SELECT that `connection` can read; it has `key_columns`.
+    Every call writes under a new name, so that a file of a commit in doubt is never overwritten. Returns [] when no
+    key matches. Raises TransientError when the store or catalog fails or the snapshot cannot be seen, TerminalError
+    for keys the table does not have.
+    """
+    if head.table is None or head.snapshot_id is None:
+        return []
+    _check_keys(head, key_columns)
+    target = f"{path.rstrip('/')}/deletes-{uuid.uuid4().hex}.parquet"
+    try:
+        row = connection.execute(_copy(head, head.snapshot_id, keys_relation, key_columns, target)).fetchone()
+    except duckdb.Error as error:
+        raise _translated(head, error) from error
+    rows, paths = row if row else (0, [])
+    return [DeleteFileRef(found, rows, head.snapshot_id) for found in paths if rows]
+
+
+def _copy(head: TableHead, snapshot_id: int, keys_relation: str, key_columns: Sequence[str], target: str) -> str:
+    matches = " AND ".join(
+        f"t.{quote_identifier(key)} IS NOT DISTINCT FROM k.{quote_identifier(key)}" for key in key_columns
+    )
+    # sorted by both, as the format demands; ORDER BY holds in spite of preserve_insertion_order=false
+    return (
+        f"COPY (SELECT t.filename AS file_path, t.file_row_number::BIGINT AS pos "
+        f"FROM {quote_qualified(LAKE, *head.identifier)} AS t AT (VERSION => {snapshot_id}) "
+        f"SEMI JOIN {keys_relation} AS k ON {matches} ORDER BY 1, 2) TO {quote_literal(target)} "
+        f"(FORMAT parquet, COMPRESSION zstd, RETURN_FILES, WRITE_EMPTY_FILE false, "
+        f"FIELD_IDS {{file_path: {FILE_PATH_FIELD_ID}, pos: {POSITION_FIELD_ID}}})"
+    )
+
+
+def _check_keys(head: TableHead, key_columns: Sequence[str]) -> None:
+    known = {field.name for field in head.table.schema().fields} if head.table else set[str]()
+    missing = [key for key in key_columns if key not in known]
+    if missing or not key_columns:
+        raise TerminalError(
+            f"table {head.name} cannot be merged by key ({', '.join(missing) or 'none is given'} is no column of it); "
+            "load it with a full refresh or correct primary_key"
+        )
+
+
+def _translated(head: TableHead, error: duckdb.Error) -> MozartError:
+    text = f"finding changed rows of {head.name} at snapshot {head.snapshot_id}: {describe(error)}"
+    if "Could not find snapshot" in str(error):
+        return TransientError(f"{text}; the DuckDB connection is in a transaction that began before the snapshot")
+    if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+        return TransientError(text)
+    return TerminalError(text)

@@ -1,0 +1,275 @@
+"""The one kind of snapshot Mozart writes: data files in, position deletes in, and for a replacement all that was out.
+
+pyiceberg 0.12 can append, but it cannot add delete files and cannot replace a table in one snapshot; so its private
+producer is subclassed here, and only here (`pyiceberg==0.12.*` is pinned for it). What is overridden: the manifests,
+and the summary whose totals readers and planners trust. What is not used: pyiceberg's commit loop, which rebases a
+stale plan and deletes manifests after a 409; `mozart.lake.commit` sends the staged updates itself.
+
+Pitfalls: tables are unpartitioned and of format version 2. Data files must carry field ids. When a file's footer has
+other rows than the caller said, the load is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    ManifestWriter,
+    ManifestWriterV2,
+)
+from pyiceberg.table import Transaction, _parquet_files_to_data_files
+from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
+from pyiceberg.table.update.snapshot import _FastAppendFiles
+from pyiceberg.typedef import EMPTY_DICT, Record
+
+from mozart.errors import TerminalError
+
+FILE_PATH_FIELD_ID = 2147483546
+POSITION_FIELD_ID = 2147483545
+
+
+@dataclass(frozen=True)
+class DataFileRef:
+    """A Parquet file with field ids, at its full address, and how many rows it holds."""
+
+    path: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class DeleteFileRef:
+    """A Parquet file of (file_path, pos), sorted by both, at its full address, and how many rows it deletes.
+
+    The positions were found in the snapshot `planned_on` and mean nothing on any other.
+    """
+
+    path: str
+    rows: int
+    planned_on: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one snapshot does: files that come, rows that go, and whether everything older goes."""
+
+    files: Sequence[DataFile] = ()
+    deletes: Sequence[DataFile] = ()
+    replaces_all: bool = False
+    keeps_rows: bool = False
+    """The rows stay the same (compaction): the snapshot is marked `replace`, and readers of changes may skip it."""
+    properties: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class LoadSnapshot(_FastAppendFiles):
+    """Produces the snapshot of one change on top of the transaction's current one. `commit()` only stages it."""
+
+    def __init__(self, transaction: Transaction, io: FileIO, change: Change) -> None:
+        super().__init__(
+            operation=Operation.OVERWRITE if change.replaces_all or change.deletes else Operation.APPEND,
+            transaction=transaction,
+            io=io,
+            snapshot_properties=change.properties,
+        )
+        self._change = change
+        self._added_data_files = list(change.files)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self._change.keeps_rows
+
+    @property
+    def rows_added(self) -> int:
+        return sum(file.record_count for file in self._change.files)
+
+    @property
+    def rows_deleted(self) -> int:
+        """Rows that readers saw before and that this change takes away (a merge gives some of them back)."""
+        marked = sum(file.record_count for file in self._change.deletes)
+        return marked + sum(_live_rows(entry.data_file) for entry in self._removed)
+
+    @cached_property
+    def _removed(self) -> list[ManifestEntry]:
+        """Every live entry of the snapshot that is replaced, data and deletes; none unless all is replaced."""
+        snapshot = self._transaction.table_metadata.current_snapshot()
+        if snapshot is None or not self._change.replaces_all:
+            return []
+        return [
+            ManifestEntry.from_args(
+                status=ManifestEntryStatus.DELETED,
+                snapshot_id=self._snapshot_id,
+                sequence_number=entry.sequence_number,
+                file_sequence_number=entry.file_sequence_number,
+                data_file=entry.data_file,
+            )
+            for manifest in snapshot.manifests(self._io)
+            for entry in manifest.fetch_manifest_entry(self._io, discard_deleted=True)
+        ]
+
+    def _existing_manifests(self) -> list[ManifestFile]:
+        return [] if self._change.replaces_all else super()._existing_manifests()
+
+    def _deleted_entries(self) -> list[ManifestEntry]:
+        return [entry for entry in self._removed if entry.data_file.content == DataFileContent.DATA]
+
+    def _manifests(self) -> list[ManifestFile]:
+        added = [
+            ManifestEntry.from_args(
+                status=ManifestEntryStatus.ADDED,
+                snapshot_id=self._snapshot_id,
+                sequence_number=None,
+                file_sequence_number=None,
+                data_file=file,
+            )
+            for file in self._change.deletes
+        ]
+        removed = [entry for entry in self._removed if entry.data_file.content != DataFileContent.DATA]
+        return [*self._delete_manifest(added), *self._delete_manifest(removed), *super()._manifests()]
+
+    def _delete_manifest(self, entries: Sequence[ManifestEntry]) -> list[ManifestFile]:
+        if not entries:
+            return []
+        metadata = self._transaction.table_metadata
+        writer: ManifestWriter = _DeleteManifestWriter(
+            metadata.spec(), metadata.schema(), self.new_manifest_output(), self._snapshot_id, self._compression
+        )
+        with writer:
+            for entry in entries:
+                writer.add_entry(entry)
+        return [writer.to_manifest_file()]
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        metadata = self._transaction.table_metadata
+        collector = SnapshotSummaryCollector()
+        for file in (*self._change.files, *self._change.deletes):
+            collector.add_file(file, schema=metadata.schema(), partition_spec=metadata.spec())
+        for entry in self._removed:
+            collector.remove_file(entry.data_file, schema=metadata.schema(), partition_spec=metadata.spec())
+        parent = metadata.current_snapshot()
+        # a replacement starts from nothing, so that totals a foreign writer left out or got wrong are right again
+        previous = parent.summary if parent is not None else None
+        # pyiceberg's totals know no `replace`; a compaction takes the other way
+        operation = Operation.REPLACE if self.keeps_rows else self._operation
+        summary = Summary(operation, **collector.build(), **snapshot_properties)
+        if self._change.replaces_all:
+            return _total_from_additions(summary)
+        return update_snapshot_summaries(summary, previous)
+
+
+class _DeleteManifestWriter(ManifestWriterV2):
+    """A manifest of delete files; pyiceberg only writes those of data files."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+def _total_from_additions(summary: Summary) -> Summary:
+    for total, added in (
+        ("total-data-files", "added-data-files"),
+        ("total-delete-files", "added-delete-files"),
+        ("total-records", "added-records"),
+        ("total-files-size", "added-files-size"),
+        ("total-position-deletes", "added-position-deletes"),
+        ("total-equality-deletes", "added-equality-deletes"),
+    ):
+        summary[total] = str(summary[added] or 0)
+    return summary
+
+
+def _live_rows(file: DataFile) -> int:
+    """How a removed file counts: data gives rows back, a position delete takes a row that was already gone."""
+    if file.content == DataFileContent.DATA:
+        return file.record_count
+    return -file.record_count if file.content == DataFileContent.POSITION_DELETES else 0
+
+
+def describe_data_files(transaction: Transaction, io: FileIO, refs: Iterable[DataFileRef]) -> list[DataFile]:
+    """Data files with sizes, counts and bounds from their footers; files without rows are left out.
+
+    Raises TerminalError when a file's columns do not fit the transaction's schema or it holds other rows than said.
+    """
+    filled = [ref for ref in refs if ref.rows > 0]
+    _check_distinct([ref.path for ref in filled])
+    try:
+        files = list(_parquet_files_to_data_files(transaction.table_metadata, [ref.path for ref in filled], io))
+    except (ValueError, KeyError) as error:
+        raise TerminalError(f"a data file does not fit the planned schema of the table: {error}") from error
+    for ref, file in zip(filled, files, strict=True):
+        _check_rows(ref.path, ref.rows, file.record_count)
+    return files
+
+
+def describe_delete_files(io: FileIO, refs: Iterable[DeleteFileRef], spec_id: int) -> list[DataFile]:
+    """Position-delete files, with the range of data files each one speaks of, so that readers can skip it."""
+    filled = [ref for ref in refs if ref.rows > 0]
+    _check_distinct([ref.path for ref in filled])
+    return [_describe_delete_file(io, ref, spec_id) for ref in filled]
+
+
+def _describe_delete_file(io: FileIO, ref: DeleteFileRef, spec_id: int) -> DataFile:
+    source = io.new_input(ref.path)
+    with source.open() as stream:
+        footer = pq.read_metadata(cast(Any, stream))
+    _check_rows(ref.path, ref.rows, footer.num_rows)
+    lower, upper = _path_bounds(footer)
+    described = DataFile.from_args(
+        content=DataFileContent.POSITION_DELETES,
+        file_path=ref.path,
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=footer.num_rows,
+        file_size_in_bytes=len(source),
+        column_sizes={},
+        value_counts={},
+        null_value_counts={},
+        nan_value_counts={},
+        lower_bounds=lower,
+        upper_bounds=upper,
+        key_metadata=None,
+        split_offsets=None,
+        equality_ids=None,
+        sort_order_id=None,
+    )
+    described.spec_id = spec_id
+    return described
+
+
+def _path_bounds(footer: pq.FileMetaData) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    if footer.schema.names != ["file_path", "pos"]:
+        raise TerminalError(f"not a position-delete file: its columns are {footer.schema.names}")
+    statistics = [footer.row_group(group).column(0).statistics for group in range(footer.num_row_groups)]
+    if not all(part is not None and part.has_min_max for part in statistics):
+        return {}, {}
+    lower = min(cast(str, part.min) for part in statistics)
+    upper = max(cast(str, part.max) for part in statistics)
+    return {FILE_PATH_FIELD_ID: lower.encode()}, {FILE_PATH_FIELD_ID: upper.encode()}
+
+
+def _check_distinct(paths: Sequence[str]) -> None:
+    repeated = {path for path, times in Counter(paths).items() if times > 1}
+    if repeated:
+        raise TerminalError(f"a load names a file twice and would double its rows: {', '.join(sorted(repeated))}")
+
+
+def _check_rows(path: str, said: int, found: int) -> None:
+    if said != found:
+        raise TerminalError(
+            f"{path} holds {found} rows and the load counted {said}; the file was rewritten after it was counted: "
+            "plan the load again under a new path"
+        )

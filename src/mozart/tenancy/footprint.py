@@ -1,0 +1,96 @@
+"""Where a tenant writes, and which tenants would write into each other.
+
+Compared by catalog and schema, and by bucket and prefix (one prefix inside another counts). Ids and schemas cannot end
+in `_raw` (see `names`), so two tenants meet in the catalog only by an equal schema. Blame falls on the tenant that left
+its own name, so that a newcomer cannot take an existing tenant out of service; if neither or both did, both are named.
+
+Pitfall: before resolution a variable without a default is compared by its name; `check_resolved` compares the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from mozart.errors import Problem
+from mozart.tenancy.model import ResolvedTenant, Tenant
+from mozart.tenancy.templates import declared_value
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The places one tenant writes to."""
+
+    tenant_id: str
+    catalog: str
+    schema: str
+    bucket: str
+    prefix: tuple[str, ...]
+
+
+def declared_footprint(tenant: Tenant) -> Footprint:
+    """The places as far as the file tells: defaults stand for variables, and names for those without one."""
+    return _footprint(
+        tenant.id,
+        _declared(tenant.iceberg.catalog),
+        _declared(tenant.iceberg.schema_name),
+        _declared(tenant.storage.bucket),
+        _declared(tenant.storage.prefix),
+    )
+
+
+def resolved_footprint(tenant: ResolvedTenant) -> Footprint:
+    """The places with every variable resolved."""
+    storage, iceberg = tenant.storage, tenant.iceberg
+    return _footprint(tenant.id, iceberg.catalog, iceberg.schema_name, storage.bucket, storage.prefix)
+
+
+def check_resolved(tenants: Sequence[ResolvedTenant]) -> dict[str, tuple[Problem, ...]]:
+    """The collisions that only show once variables are resolved, by tenant id."""
+    return collisions([resolved_footprint(tenant) for tenant in tenants])
+
+
+def collisions(footprints: Sequence[Footprint]) -> dict[str, tuple[Problem, ...]]:
+    """The mistakes of the tenants that write where another does, by tenant id."""
+    found: dict[str, list[Problem]] = {}
+    for first, second in combinations(sorted(footprints, key=lambda footprint: footprint.tenant_id), 2):
+        if (first.catalog, first.schema) == (second.catalog, second.schema):
+            own = (first.schema == first.tenant_id, second.schema == second.tenant_id)
+            for blamed, other in _blamed(first, second, own):
+                place = f"the schema {first.schema!r}"
+                found.setdefault(blamed, []).append(_problem(blamed, other, "tenant.iceberg.schema", place))
+        if first.bucket == second.bucket and _overlap(first.prefix, second.prefix):
+            own = (first.prefix[-1:] == (first.tenant_id,), second.prefix[-1:] == (second.tenant_id,))
+            for blamed, other in _blamed(first, second, own):
+                place = f"the prefix {'/'.join(first.prefix)!r} of bucket {first.bucket!r}"
+                found.setdefault(blamed, []).append(_problem(blamed, other, "tenant.storage.prefix", place))
+    return {tenant_id: tuple(problems) for tenant_id, problems in found.items()}
+
+
+def _footprint(tenant_id: str, catalog: str, schema: str, bucket: str, prefix: str) -> Footprint:
+    parts = tuple(part for part in prefix.split("/") if part)
+    return Footprint(tenant_id, catalog, schema, bucket, parts)
+
+
+def _declared(text: str) -> str:
+    value = declared_value(text)
+    return text if value is None else value
+
+
+def _overlap(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
+    shorter = min(len(first), len(second))
+    return first[:shorter] == second[:shorter]
+
+
+def _blamed(first: Footprint, second: Footprint, own: tuple[bool, bool]) -> list[tuple[str, str]]:
+    """Who is to blame, each with the other's id. `own`: whether each kept its own name."""
+    if own[0] != own[1]:
+        keeper, leaver = (first, second) if own[0] else (second, first)
+        return [(leaver.tenant_id, keeper.tenant_id)]
+    return [(first.tenant_id, second.tenant_id), (second.tenant_id, first.tenant_id)]
+
+
+def _problem(blamed: str, other: str, key: str, place: str) -> Problem:
+    message = f"{place} is also written to by tenant {other!r}; give each tenant its own"
+    return Problem(f"tenants/{blamed}/tenant.yaml", key, message)

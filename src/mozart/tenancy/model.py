@@ -1,0 +1,125 @@
+"""A tenant as its file says it, frozen and checked: `Tenant` with templates, `ResolvedTenant` with values.
+
+A `Tenant` holds no secret: `${NAME}` stands where one would be. A `ResolvedTenant` holds secrets as `SecretStr` and
+is for `mozart deploy` to put into blocks; it is never written to a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from mozart.tenancy import names
+
+Mode = Literal["full_refresh", "incremental"]
+ParamValue = str | int
+
+
+class Frozen(BaseModel):
+    """A value that cannot change after it was checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TenantFilter(Frozen):
+    """`column` must equal the tenant's parameter `param`; the value is bound, never spliced."""
+
+    column: str
+    param: str
+
+
+class TableSpec(Frozen):
+    """One source table and how it is loaded. `columns` None means all of them.
+
+    `source_schema` None means the connection's own. `watermark_lag_seconds`: how far behind now the watermark must
+    stay where the source cannot tell which transactions still run.
+    """
+
+    name: str
+    source_schema: str | None
+    source_table: str
+    primary_key: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    tenant_filter: TenantFilter | None = None
+    incremental_column: str | None = None
+    mode: Mode = "full_refresh"
+    watermark_lag_seconds: int | None = None
+
+
+class SourceSpec(Frozen):
+    """A source database, values still as templates. `connection`: host, port, database, username, password.
+
+    `options` are the connector's own (TLS, timeouts); `params` feed tenant filters.
+    """
+
+    type: str
+    connection: Mapping[str, str]
+    options: Mapping[str, str] = {}
+    params: Mapping[str, ParamValue] = {}
+
+
+class StorageSpec(Frozen):
+    """Where a tenant's landing files go; templates allowed."""
+
+    bucket: str
+    prefix: str
+
+
+class IcebergSpec(Frozen):
+    """The catalog and the schema of a tenant's tables; templates allowed. Raw is `{schema}_raw`."""
+
+    catalog: str
+    schema_name: str
+
+
+class Tenant(Frozen):
+    """`tenants/{id}/tenant.yaml`, checked; nothing is resolved. `schedule` None: it runs only on request."""
+
+    id: str
+    source: SourceSpec
+    storage: StorageSpec
+    iceberg: IcebergSpec
+    schedule: str | None
+    timezone: str = "UTC"
+    tables: tuple[TableSpec, ...]
+
+    @property
+    def file(self) -> str:
+        """The tenant's file, relative to the project."""
+        return f"tenants/{self.id}/tenant.yaml"
+
+    def table(self, name: str) -> TableSpec | None:
+        """The table called `name` in raw."""
+        return next((table for table in self.tables if table.name == name), None)
+
+
+class ResolvedSource(Frozen):
+    """A source with its values: what a connector needs, and nothing of the environment besides."""
+
+    type: str
+    host: str | None = None
+    port: int | None = None
+    database: str
+    username: str | None = None
+    password: SecretStr | None = None
+    options: Mapping[str, str] = {}
+    secret_options: Mapping[str, SecretStr] = {}
+    params: Mapping[str, ParamValue] = {}
+
+
+class ResolvedTenant(Frozen):
+    """A tenant with every `${…}` replaced. `iceberg.schema_name` is without the environment's suffix."""
+
+    id: str
+    source: ResolvedSource
+    storage: StorageSpec
+    iceberg: IcebergSpec
+    schedule: str | None
+    timezone: str
+    tables: tuple[TableSpec, ...]
+
+    def namespaces(self, suffix: str = "") -> names.Namespaces:
+        """Where its tables are; `suffix` is the environment's."""
+        return names.namespaces(self.iceberg.catalog, self.iceberg.schema_name, suffix)

@@ -1,0 +1,293 @@
+"""The YAML tree of a tenant → `Tenant`: which keys there are, what each may hold, and how they fit together.
+
+Knows no file system and no environment. Every mistake goes into the log; a tenant comes out only when there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mozart.tenancy import names
+from mozart.tenancy.fields import Fields
+from mozart.tenancy.model import (
+    IcebergSpec,
+    Mode,
+    ParamValue,
+    SourceSpec,
+    StorageSpec,
+    TableSpec,
+    Tenant,
+    TenantFilter,
+)
+from mozart.tenancy.schedule import cron_mistake, timezone_mistake
+from mozart.tenancy.templates import declared_value, has_template, is_secret_key, secret_mistake, template_mistake
+from mozart.tenancy.values import value_mistake
+from mozart.tenancy.yaml_tree import Node, ProblemLog, Scalar, Section, child
+
+TENANT_KEYS = ("id", "source", "params", "storage", "iceberg", "schedule", "timezone")
+CONNECTION_KEYS = ("host", "port", "database", "username", "password")
+SOURCE_KEYS = ("type", *CONNECTION_KEYS, "options")
+TABLE_KEYS = (
+    "name",
+    "source_schema",
+    "source_table",
+    "primary_key",
+    "columns",
+    "tenant_filter",
+    "incremental_column",
+    "mode",
+    "watermark_lag_seconds",
+)
+DEFAULT_BUCKET = "${S3_BUCKET:landing}"
+LONGEST_LAG = 7 * 86_400
+
+# A type not named here needs only what its own connector asks for.
+_REQUIRED: Mapping[str, frozenset[str]] = dict.fromkeys(
+    ("postgresql", "mysql", "sqlserver", "oracle"), frozenset({"host", "database", "username", "password"})
+)
+_MODES: Mapping[str, Mode] = {"full_refresh": "full_refresh", "incremental": "incremental"}
+
+
+def read_tenant(root: Section, folder_name: str, source_types: Sequence[str], log: ProblemLog) -> Tenant | None:
+    """The tenant in `root`, or None with its mistakes in `log` (which may hold earlier ones)."""
+    top = Fields(log, root, "")
+    top.refuse_unknown(("tenant", "tables"))
+    fields = top.fields("tenant", required=True)
+    source = storage = iceberg = schedule = zone = None
+    params: Mapping[str, ParamValue] = {}
+    if fields is not None:
+        fields.refuse_unknown(TENANT_KEYS)
+        _check_id(fields, folder_name)
+        params = _read_params(fields)
+        source = _read_source(fields, source_types, params)
+        storage = _read_storage(fields, folder_name)
+        iceberg = _read_iceberg(fields, folder_name)
+        schedule, zone = _read_schedule(fields)
+    tables = _read_tables(top, params)
+    if log or source is None or storage is None or iceberg is None:
+        return None
+    return Tenant(
+        id=folder_name,
+        source=source,
+        storage=storage,
+        iceberg=iceberg,
+        schedule=schedule,
+        timezone=zone or "UTC",
+        tables=tables,
+    )
+
+
+def _check_id(fields: Fields, folder_name: str) -> None:
+    tenant_id = fields.text("id", required=True)
+    if tenant_id is None:
+        return
+    mistake = names.namespace_mistake(tenant_id)
+    if mistake:
+        fields.note("id", f"{tenant_id[:60]!r} {mistake}")
+    if tenant_id != folder_name:
+        fields.note("id", f"must equal the folder's name {folder_name!r}; rename one of them")
+
+
+def _read_params(fields: Fields) -> Mapping[str, ParamValue]:
+    """Parameters by name; one with a mistake stays in, so that filters naming it are not blamed as well."""
+    if not fields.has("params"):
+        return {}
+    section = fields.fields("params")
+    if section is None:
+        return {}
+    params: dict[str, ParamValue] = {}
+    for key, node in section.section.entries.items():
+        mistake = names.identifier_mistake(key)
+        if mistake:
+            section.note(key, f"the parameter's name {mistake}")
+        elif is_secret_key(key):
+            section.note(key, "a parameter is a filter's value and shows in plans and logs; it cannot be a secret")
+        value = _template(section, key, "params")
+        is_number = isinstance(node, Scalar) and node.kind == "integer"
+        params[key] = int(value) if value is not None and is_number else value or ""
+    return params
+
+
+def _read_source(fields: Fields, source_types: Sequence[str], params: Mapping[str, ParamValue]) -> SourceSpec | None:
+    source = fields.fields("source", required=True)
+    if source is None:
+        return None
+    source.refuse_unknown(SOURCE_KEYS, f"known here: {', '.join(SOURCE_KEYS)}; a driver's own go under options")
+    kind = source.text("type", required=True)
+    if kind is not None and kind not in source_types:
+        source.note("type", f"{kind[:60]!r} is no registered connector; registered: {', '.join(source_types)}")
+    required = _REQUIRED.get(kind or "", frozenset({"database"}))
+    connection: dict[str, str] = {}
+    for key in CONNECTION_KEYS:
+        value = _template(source, key, "source", required=key in required)
+        if value is not None:
+            connection[key] = value
+    options = _read_options(source)
+    return SourceSpec(type=kind or "", connection=connection, options=options, params=params)
+
+
+def _read_options(source: Fields) -> Mapping[str, str]:
+    options = source.fields("options")
+    if options is None:
+        return {}
+    read = {key: _template(options, key, "source.options") for key in options.section.entries}
+    return {key: value for key, value in read.items() if value is not None}
+
+
+def _read_storage(fields: Fields, tenant_id: str) -> StorageSpec | None:
+    default = StorageSpec(bucket=DEFAULT_BUCKET, prefix=f"raw/{tenant_id}")
+    section = fields.fields("storage")
+    if section is None:
+        return default
+    section.refuse_unknown(("bucket", "prefix"))
+    bucket, prefix = _template(section, "bucket", "storage"), _template(section, "prefix", "storage")
+    return StorageSpec(bucket=bucket or default.bucket, prefix=prefix or default.prefix)
+
+
+def _read_iceberg(fields: Fields, tenant_id: str) -> IcebergSpec | None:
+    section = fields.fields("iceberg")
+    if section is None:
+        return IcebergSpec(catalog="iceberg", schema_name=tenant_id)
+    section.refuse_unknown(("catalog", "schema"))
+    catalog, schema = _template(section, "catalog", "iceberg"), _template(section, "schema", "iceberg")
+    return IcebergSpec(catalog=catalog or "iceberg", schema_name=schema or tenant_id)
+
+
+def _read_schedule(fields: Fields) -> tuple[str | None, str | None]:
+    schedule, zone = fields.text("schedule"), fields.text("timezone")
+    mistake = cron_mistake(schedule) if schedule is not None else None
+    if mistake:
+        fields.note("schedule", mistake)
+    mistake = timezone_mistake(zone) if zone is not None else None
+    if mistake:
+        fields.note("timezone", mistake)
+    if zone is not None and not fields.has("schedule"):
+        fields.note("timezone", "has no meaning without a schedule; give one or remove the time zone")
+    return schedule, zone
+
+
+def _template(fields: Fields, key: str, area: str, *, required: bool = False) -> str | None:
+    """A value that may hold `${…}`; checked as far as it is known without the environment."""
+    text = fields.text(key, required=required, template=True)
+    if text is None:
+        return None
+    mistake = template_mistake(text) or secret_mistake(key, text)
+    if mistake is None:
+        declared = declared_value(text)
+        mistake = value_mistake(f"{area}.{key}", declared) if declared is not None else None
+        if mistake and has_template(text):
+            mistake = f"with its default, {mistake}"
+    if mistake:
+        fields.note(key, mistake)
+        return None
+    return text
+
+
+def _read_tables(top: Fields, params: Mapping[str, ParamValue]) -> tuple[TableSpec, ...]:
+    nodes = top.items("tables", required=True) or ()
+    tables: list[TableSpec] = []
+    taken: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        path = child("tables", index)
+        if not isinstance(node, Section):
+            top.log.add(node.line, path, "must be a mapping of keys: name, source_table, …")
+            continue
+        fields = Fields(top.log, node, path)
+        table = _read_table(fields, params)
+        first = taken.setdefault(table.name, index) if table.name else index
+        if first != index:
+            fields.note("name", f"tables[{first}] is called {table.name!r} already")
+        tables.append(table)
+    return tuple(tables)
+
+
+def _read_table(fields: Fields, params: Mapping[str, ParamValue]) -> TableSpec:
+    """One table; fields with a mistake hold what keeps the remaining checks meaningful."""
+    fields.refuse_unknown(TABLE_KEYS)
+    table = TableSpec(
+        name=_read_name(fields),
+        source_schema=_source_name(fields, "source_schema"),
+        source_table=_source_name(fields, "source_table", required=True) or "",
+        primary_key=fields.names("primary_key") or (),
+        columns=fields.names("columns"),
+        tenant_filter=_read_filter(fields, params),
+        incremental_column=_source_name(fields, "incremental_column"),
+        mode=_read_mode(fields),
+        watermark_lag_seconds=fields.whole_number("watermark_lag_seconds", 0, LONGEST_LAG),
+    )
+    _check_table(fields, table)
+    return table
+
+
+def _read_name(fields: Fields) -> str:
+    name = fields.text("name", required=True)
+    mistake = names.identifier_mistake(name, longest=names.TABLE_LENGTH) if name is not None else None
+    if mistake:
+        fields.note("name", f"{name!r:.70} {mistake}")
+        return ""
+    return name or ""
+
+
+def _source_name(fields: Fields, key: str, *, required: bool = False) -> str | None:
+    name = fields.text(key, required=required)
+    if name is not None and len(name) > 128:
+        fields.note(key, "is longer than 128 characters; no database has such a name")
+    return name
+
+
+def _read_mode(fields: Fields) -> Mode:
+    text = fields.text("mode")
+    if text is None:
+        return "full_refresh"
+    if text not in _MODES:
+        fields.note("mode", f"{text[:60]!r} is not one of full_refresh, incremental")
+    return _MODES.get(text, "full_refresh")
+
+
+def _read_filter(fields: Fields, params: Mapping[str, ParamValue]) -> TenantFilter | None:
+    node = fields.section.entries.get("tenant_filter")
+    if isinstance(node, Section):
+        section = Fields(fields.log, node, child(fields.path, "tenant_filter"))
+        section.refuse_unknown(("column", "param"))
+        column, param = section.text("column", required=True), section.text("param", required=True)
+        _check_param(section, "param", param, params)
+    else:
+        column = param = fields.text("tenant_filter")
+        _check_param(fields, "tenant_filter", param, params)
+    return TenantFilter(column=column, param=param) if column and param else None
+
+
+def _check_param(fields: Fields, key: str, param: str | None, params: Mapping[str, ParamValue]) -> None:
+    if param is not None and param not in params:
+        known = f"it has {', '.join(params)}" if params else "it has none"
+        fields.note(key, f"{param[:60]!r} is not a key of tenant.params; {known[:200]}")
+
+
+def _check_table(fields: Fields, table: TableSpec) -> None:
+    """How the fields of a table fit together."""
+    if table.mode == "incremental":
+        for key in ("primary_key", "incremental_column"):
+            if not fields.has(key):
+                fields.note(key, "is missing; mode incremental needs it")
+    if table.watermark_lag_seconds is not None and table.mode != "incremental":
+        fields.note("watermark_lag_seconds", "has a meaning for mode incremental only")
+    if table.columns is None:
+        return
+    for index, column in enumerate(table.primary_key):
+        if column not in table.columns:
+            path = child(child(fields.path, "primary_key"), index)
+            fields.log.add(_item_line(fields, "primary_key", index), path, _not_among(column, table.columns))
+    if table.incremental_column is not None and table.incremental_column not in table.columns:
+        fields.note("incremental_column", _not_among(table.incremental_column, table.columns))
+
+
+def _item_line(fields: Fields, key: str, index: int) -> int:
+    node: Node = fields.section.entries[key]
+    items = getattr(node, "nodes", ())
+    return items[index].line if index < len(items) else node.line
+
+
+def _not_among(column: str, columns: Sequence[str]) -> str:
+    same = [other for other in columns if other.lower() == column.lower()]
+    hint = f"; did you mean {same[0]!r}?" if same else "; add it there"
+    return f"{column[:60]!r} is not among columns{hint}"
