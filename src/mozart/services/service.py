@@ -154,16 +154,19 @@ class Service(ABC):
         )
 
     def port_problems(self) -> list[Problem]:
-        """One problem for each port that a process other than this service's holds."""
+        """One problem for each setting whose ports another process holds, naming that process."""
+        taken: dict[tuple[str, str], list[str]] = {}
+        for role, port in self.ports.items():
+            if not tcp.is_free(port.number):
+                holder = str(tcp.find_holder(port.number))
+                taken.setdefault((port.setting, holder), []).append(f"{port.number} ({self.name}, {role})")
         return [
             Problem(
                 ".env",
-                port.setting,
-                f"port {port.number} ({self.name}, {role}) is taken by {tcp.find_holder(port.number)}; "
-                f"stop that process, or set {port.setting} to a free port",
+                setting,
+                f"port {', '.join(held)} is taken by {holder}; stop that process, or set {setting} to a free port",
             )
-            for role, port in self.ports.items()
-            if not tcp.is_free(port.number)
+            for (setting, holder), held in taken.items()
         ]
 
     def check_ports(self) -> None:

@@ -151,6 +151,9 @@ class TinyTenant:
         catalog = self.lakehouse.catalog()
         return [s.snapshot_id for s in catalog.load_table((self.namespace, table)).metadata.snapshots]
 
+    def is_published(self, table: str) -> bool:
+        return self.lakehouse.catalog().table_exists((self.namespace, table))
+
     def secrets_in_state(self) -> list[Path]:
         """Files of the local state that hold the lake's secret."""
         secret = self.lakehouse.secret_access_key.get_secret_value().encode()
@@ -159,9 +162,15 @@ class TinyTenant:
         return [path for path in files if secret in path.read_bytes()]
 
 
-@pytest.fixture(scope="module")
-def parsed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose parse state is kept between the tests of a module: a cold parse costs seconds of CPU."""
+NAMESPACE = f"tiny_{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the checkout's dbt folder. Its parse state is kept between tests: a cold parse costs 3 CPU s more.
+
+    For the same reason all tests share one namespace and `tiny` empties it: dbt parses anew when it changes.
+    """
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(CHECKOUT / "dbt", root / "dbt", ignore=shutil.ignore_patterns("target", "logs", "dbt_packages"))
     (root / "pyproject.toml").touch()
@@ -169,10 +178,15 @@ def parsed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(parsed_root: Path, lakehouse: Lakehouse) -> TinyTenant:
+def tiny(tiny_root: Path, lakehouse: Lakehouse) -> TinyTenant:
     """The tenant with both raw tables loaded and nothing published. Its models are the unbroken ones."""
-    shutil.rmtree(parsed_root / "tenants", ignore_errors=True)
-    tenant = TinyTenant(parsed_root, lakehouse, f"tiny_{secrets.token_hex(4)}")
+    catalog = lakehouse.catalog()
+    for namespace in (NAMESPACE, f"{NAMESPACE}_raw"):
+        catalog.create_namespace_if_not_exists(namespace)
+        for identifier in catalog.list_tables(namespace):
+            catalog.drop_table(identifier)
+    shutil.rmtree(tiny_root / "tenants", ignore_errors=True)
+    tenant = TinyTenant(tiny_root, lakehouse, NAMESPACE)
     tenant.write("_sources.yml", SOURCES)
     tenant.write("_models.yml", PROPERTIES)
     tenant.write("staging/tiny__stg_cases.sql", STAGING_CASES)

@@ -80,18 +80,26 @@ def test_telemetry_is_off(project: Project) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("part", ["postgres", "valkey", "seaweedfs", "inline"])
-def test_up_restarts_only_the_killed_part(project: Project, kill: Kill, part: str) -> None:
+def test_up_restarts_only_killed_parts_with_their_data(project: Project, kill: Kill) -> None:
+    killed = {"postgres", "valkey", "seaweedfs", "inline"}
+    project.stack.valkey.client().set("kept", "yes")
+    project.stack.seaweedfs.lakehouse.catalog().create_namespace_if_not_exists("kept")
+    database = project.stack.postgres.create_database("kept", owner="kept", password="pw")
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE kept (id int)")
     before = project.pids
-    kill(before[part])
-    assert json.loads(project.mozart("ps", "--json").stdout)[PARTS.index(part)]["state"] == "dead"
-    assert project.mozart("ps").returncode == 1
-    project.up()
+    for part in sorted(killed):
+        kill(before[part])
+    done = project.mozart("ps", "--json")
+    assert done.returncode == 1
+    assert {row["name"] for row in json.loads(done.stdout) if row["state"] == "dead"} == killed
+    project.revive()
     after = project.pids
-    assert after[part] != before[part]
-    assert {name: pid for name, pid in after.items() if name != part} == {
-        name: pid for name, pid in before.items() if name != part
-    }
+    assert {name for name in PARTS if after[name] != before[name]} == killed
+    assert project.stack.valkey.client().get("kept") == b"yes"
+    assert ("kept",) in project.stack.seaweedfs.lakehouse.catalog().list_namespaces()
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
 @pytest.mark.faults
@@ -100,24 +108,8 @@ def test_killed_worker_and_server_come_back_and_run_what_was_scheduled(project: 
     kill(project.pids["worker"])
     run = project.api.run(deployment)
     kill(project.pids["prefect"])
-    project.up()
+    project.revive()
     project.api.wait(run, "COMPLETED")
-
-
-@pytest.mark.faults
-def test_data_survive_kill_of_everything(project: Project, kill: Kill) -> None:
-    project.stack.valkey.client().set("kept", "yes")
-    project.stack.seaweedfs.lakehouse.catalog().create_namespace_if_not_exists("kept")
-    database = project.stack.postgres.create_database("kept", owner="kept", password="pw")
-    with database.connect() as connection:
-        connection.execute("CREATE TABLE kept (id int)")
-    for service in ("worker", "inline", "prefect", "postgres", "seaweedfs"):
-        kill(project.pids[service])
-    project.up()
-    assert project.stack.valkey.client().get("kept") == b"yes"
-    assert ("kept",) in project.stack.seaweedfs.lakehouse.catalog().list_namespaces()
-    with database.connect() as connection:
-        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
 @pytest.mark.faults
@@ -130,7 +122,7 @@ def test_taken_port_names_port_holder_and_setting(project: Project, kill: Kill) 
     assert f"port {port} (valkey" in done.stderr
     assert f"(pid {psutil.Process().pid})" in done.stderr
     assert "MOZART_VALKEY_PORT" in done.stderr
-    project.up()
+    project.revive()
 
 
 @pytest.mark.faults
@@ -163,8 +155,8 @@ def test_down_stops_ours_and_nothing_else(project: Project, kill: Kill, eventual
         stranger.kill()
     gone = [*ours.values(), *left]
     eventually(lambda: not any(psutil.pid_exists(pid) and _is_ours(pid, project) for pid in gone), 5)
-    assert project.mozart("ps").returncode == 1
-    project.up()
+    assert {status.state for status in project.stack.status()} == {"stopped"}
+    project.revive()
 
 
 def _children(pid: int) -> list[int]:

@@ -14,7 +14,9 @@ Rule = Callable[[SourceFile], list[str]]
 
 LARGEST_FILE = 600_000
 # Put together, so that this file does not break its own rules.
-_MACHINE_PATH = re.compile(r"(?<![\w.~$}>:/-])/(?:" + "|".join(("home", "root", "Users", "work", "mnt")) + r")/[\w.-]+")
+_MACHINE_PATH = re.compile(
+    r"(?<![\w.~$}>:/-])/(?:" + "|".join(("home", "root", "Users", "work", "mnt")) + r")/[\w.-]{2,}"
+)
 _LEFTOVER = re.compile(r"\b(?:" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b")
 _INDEX_OPTION = re.compile(r"^\s*(-i|-f|--index-url|--extra-index-url|--find-links|--trusted-host|--no-index)\b")
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?==[^\s;]+( ; .+)?")
@@ -27,7 +29,7 @@ def files_are_small(file: SourceFile) -> list[str]:
 
 
 def no_path_of_a_machine(file: SourceFile) -> list[str]:
-    """A path of somebody's machine works on that machine only."""
+    """A path of somebody's machine works on that machine only. A name of one letter is an example."""
     return _matching_lines(file, _MACHINE_PATH, "is a path of one machine")
 
 

@@ -48,6 +48,7 @@ BAD: list[tuple[str, str, str]] = [
     ("identifiers_are_quoted_in_one_place", "src/mozart/x.py", "q = f'select * from \"{t}\"'"),
     ("identifiers_are_quoted_in_one_place", "src/mozart/x.py", "q = 'select \"' + c + '\" from t'"),
     ("identifiers_are_quoted_in_one_place", "src/mozart/x.py", 'q = f\'"{s}"."{t}"\''),
+    ("identifiers_are_quoted_in_one_place", "src/mozart/cli/query.py", "def _sql(t):\n    return '\"' + t + '\"'"),
     ("identifiers_are_quoted_in_one_place", "src/mozart/x.py", "q = c.replace('\"', '\"\"')"),
 ]
 
@@ -71,6 +72,11 @@ GOOD: list[tuple[str, str, str]] = [
     ("public_things_have_docstrings", "src/mozart/__init__.py", ""),
     ("identifiers_are_quoted_in_one_place", "src/mozart/x.py", "q = f'select * from {quote_identifier(t)}' + '\"a\"'"),
     ("identifiers_are_quoted_in_one_place", "src/mozart/x.py", "line = f'requirepass \"{password}\"'"),
+    (
+        "identifiers_are_quoted_in_one_place",
+        "src/mozart/cli/query.py",
+        "def _csv_field(t):\n    return '\"' + t + '\"'",
+    ),
     ("identifiers_are_quoted_in_one_place", "src/mozart/sql.py", "q = '\"' + c + '\"'"),
 ]
 

@@ -1,9 +1,10 @@
-"""The inline worker: short runs inside one process, failures, cancellation, draining."""
+"""The workers: short runs inside one process, failures, cancellation, and what SIGTERM leaves."""
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -13,13 +14,11 @@ from tests.projects import Project
 POOL = "mozart-inline"
 
 
-def test_run_completes_and_sends_a_heartbeat(project: Project, eventually: object) -> None:
+def test_run_completes_and_sends_a_heartbeat(project: Project, eventually: Callable[..., None]) -> None:
     api = project.api
     run = api.run(api.deploy(POOL, "probe.py:hello", project.root), seconds=2)
     api.wait(run, "COMPLETED", seconds=30)
-    wait_until = eventually
-    assert callable(wait_until)
-    wait_until(lambda: bool(api.events("prefect.flow-run.heartbeat", run)))
+    eventually(lambda: bool(api.events("prefect.flow-run.heartbeat", run)))
 
 
 def test_second_run_needs_no_import(project: Project) -> None:
@@ -54,12 +53,21 @@ def test_cancelled_run_ends_as_cancelled(project: Project) -> None:
 
 
 @pytest.mark.faults
-def test_sigterm_drains(project: Project) -> None:
+def test_sigterm_lets_short_runs_end_and_reports_long_ones(project: Project) -> None:
+    """Both workers at once: each has a run that ends while it drains and one that does not."""
     api = project.api
-    run = api.run(api.deploy(POOL, "probe.py:hello", project.root), seconds=4)
-    api.wait(run, "RUNNING", seconds=30)
-    worker = psutil.Process(project.pids["inline"])
-    worker.send_signal(signal.SIGTERM)
-    worker.wait(30)
-    assert api.state(run)["type"] == "COMPLETED"
-    project.up()
+    deployments = [api.deploy(pool, "probe.py:hello", project.root) for pool in ("mozart", POOL)]
+    long = [api.run(deployment, seconds=300) for deployment in deployments]
+    for run in long:
+        api.wait(run, "RUNNING")
+    short = [api.run(deployment, seconds=3) for deployment in deployments]
+    for run in short:
+        api.wait(run, "RUNNING", "COMPLETED")
+    workers = [psutil.Process(project.pids[name]) for name in ("worker", "inline")]
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(workers, timeout=40)
+    assert not alive
+    assert [api.state(run)["type"] for run in short] == ["COMPLETED"] * 2
+    assert [api.state(run)["type"] for run in long] == ["CRASHED"] * 2
+    project.revive()
