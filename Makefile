@@ -10,7 +10,7 @@ SYNC := $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BI
 EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --compile-bytecode --python $(BIN)/python --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev lock demo up down test lint format typecheck sync check-sync dbt-parse validate dev clean
+.PHONY: help install install-dev lock demo up down test test-e2e lint format typecheck sync check-sync deploy dbt-parse validate dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -52,8 +52,11 @@ down: ## Stop everything the local stack started
 demo: install ## From an empty machine to a tenant's marts, and an incremental run
 	@$(BIN)/mozart demo
 
-test: install-dev ## Unit, contract and integration tests on real servers
-	@$(BIN)/python -m pytest
+test: install-dev ## Unit, contract and integration tests on real servers, started by the tests
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration
+
+test-e2e: install-dev ## The whole stack as an operator uses it, with killed workers and broken models
+	@$(BIN)/python -m pytest tests/e2e
 
 lint: install-dev ## Format, lint, types, import direction and repository rules
 	@$(BIN)/ruff format --check .
@@ -67,6 +70,9 @@ format: install-dev ## Rewrite the code in the project's format
 
 sync: install ## Write prefect.yaml from the tenants
 	@$(BIN)/mozart sync
+
+deploy: install ## Apply deployments, blocks, limits and automations to Prefect
+	@$(BIN)/mozart deploy
 
 check-sync: install ## Fail if prefect.yaml is not what the tenants say
 	@$(BIN)/mozart sync --check

@@ -9,8 +9,8 @@ from prefect_aws.credentials import AwsCredentials
 from pydantic import Field, SecretStr
 
 from mozart.lake.lakehouse import Lakehouse
-from mozart.tenancy.model import IcebergSpec, StorageSpec
-from mozart.tenancy.names import Namespaces, namespaces
+from mozart.tenancy.model import ResolvedTenant
+from mozart.tenancy.names import Namespaces, branch_suffix, namespaces
 
 
 class TenantLakehouse(Block):
@@ -20,6 +20,8 @@ class TenantLakehouse(Block):
     _block_type_slug: ClassVar[str | None] = "mozart-tenant-lakehouse"
     _description: ClassVar[str | None] = "A tenant's object storage and Iceberg catalog."
 
+    tenant: str = Field(description="The tenant it belongs to.")
+    branch: str = Field(default="", description="The branch it belongs to; empty in production.")
     credentials: AwsCredentials = Field(description="Identity of the object store and of the catalog.")
     s3_endpoint: str = Field(description="Address of the S3 API.")
     catalog_uri: str = Field(description="Address of the Iceberg REST catalog.")
@@ -28,7 +30,6 @@ class TenantLakehouse(Block):
     prefix: str = Field(description="Prefix of the tenant's landing files within the bucket.")
     catalog: str = Field(default="iceberg", description="Name of the catalog in SQL.")
     schema_name: str = Field(description="Schema of staging and marts; raw is {schema}_raw.")
-    suffix: str = Field(default="", description="Suffix of the environment: empty except in a branch.")
 
     def lakehouse(self) -> Lakehouse:
         """The lake as the core takes it."""
@@ -45,12 +46,15 @@ class TenantLakehouse(Block):
 
     def namespaces(self) -> Namespaces:
         """The tenant's namespaces in this environment."""
-        return namespaces(self.catalog, self.schema_name, self.suffix)
+        return namespaces(self.catalog, self.schema_name, branch_suffix(self.branch))
 
     @classmethod
-    def of(cls, lakehouse: Lakehouse, storage: StorageSpec, iceberg: IcebergSpec, suffix: str) -> TenantLakehouse:
+    def of(cls, lakehouse: Lakehouse, tenant: ResolvedTenant, branch: str | None) -> TenantLakehouse:
         """The block of a resolved tenant; not yet saved. A branch lands under a prefix of its own."""
+        storage, iceberg = tenant.storage, tenant.iceberg
         return cls(
+            tenant=tenant.id,
+            branch=branch or "",
             credentials=AwsCredentials(
                 aws_access_key_id=lakehouse.access_key_id,
                 aws_secret_access_key=lakehouse.secret_access_key,
@@ -60,8 +64,7 @@ class TenantLakehouse(Block):
             catalog_uri=lakehouse.catalog_uri,
             warehouse=lakehouse.warehouse,
             bucket=storage.bucket,
-            prefix=f"{storage.prefix.strip('/')}{suffix}",
+            prefix=f"{storage.prefix.strip('/')}{branch_suffix(branch)}",
             catalog=iceberg.catalog,
             schema_name=iceberg.schema_name,
-            suffix=suffix,
         )

@@ -11,7 +11,7 @@ from prefect_sqlalchemy.database import SqlAlchemyConnector
 from pydantic import Field, SecretStr
 
 from mozart.connectors.base import SourceConnection
-from mozart.tenancy.model import ResolvedSource
+from mozart.tenancy.model import ResolvedTenant
 
 # How SQLAlchemy names the drivers that Mozart's own environment has.
 DRIVERS = {
@@ -30,6 +30,8 @@ class SourceDatabase(Block):
     _block_type_slug: ClassVar[str | None] = "mozart-source-database"
     _description: ClassVar[str | None] = "A tenant's source database, read by tenant_pipeline."
 
+    tenant: str = Field(description="The tenant it belongs to.")
+    branch: str = Field(default="", description="The branch it belongs to; empty in production.")
     connector: str = Field(description="A registered connector, such as postgresql.")
     login: SqlAlchemyConnector = Field(description="Address, user and password of the source.")
     options: dict[str, str] = Field(default_factory=dict, description="The connector's own options, such as sslmode.")
@@ -55,8 +57,9 @@ class SourceDatabase(Block):
         )
 
     @classmethod
-    def of(cls, source: ResolvedSource) -> SourceDatabase:
+    def of(cls, tenant: ResolvedTenant, branch: str | None) -> SourceDatabase:
         """The block of a resolved tenant's source; not yet saved."""
+        source = tenant.source
         components: dict[str, Any] = {
             "driver": DRIVERS.get(source.type, source.type),
             "database": source.database,
@@ -66,6 +69,8 @@ class SourceDatabase(Block):
             "port": source.port,
         }
         return cls(
+            tenant=tenant.id,
+            branch=branch or "",
             connector=source.type,
             login=SqlAlchemyConnector(connection_info=ConnectionComponents(**components)),
             options=dict(source.options),

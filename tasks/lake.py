@@ -53,8 +53,10 @@ async def _load_place(tenant: str, suffix: str) -> TenantPlace:
     try:
         source = await SourceDatabase.aload(names.source_block(tenant, suffix))
         lakehouse = await TenantLakehouse.aload(names.lakehouse_block(tenant, suffix))
-    except ValueError as error:
-        raise ConfigurationError(f"tenant {tenant}: its blocks are missing; run `mozart deploy`: {error}") from None
+    except (ValueError, RuntimeError) as error:
+        # Neither chained nor quoted: a failed validation prints the block's values.
+        what = "are missing" if isinstance(error, ValueError) else "have an older shape"
+        raise ConfigurationError(f"tenant {tenant}: its blocks {what}; run `mozart deploy`") from None
     return TenantPlace(source.connection(), source.params, lakehouse.lakehouse(), lakehouse.namespaces())
 
 

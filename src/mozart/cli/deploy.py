@@ -10,7 +10,8 @@ import click
 
 from mozart.cli.connect import prefect_client
 from mozart.errors import ConfigurationError
-from mozart.fleet.apply import Applied, apply_plan
+from mozart.fleet.apply import apply_plan
+from mozart.fleet.changes import Applied
 from mozart.fleet.plan import FleetEnvironment, plan_fleet
 from mozart.lake.lakehouse import lakehouse_from_settings
 from mozart.settings import Settings, load_settings

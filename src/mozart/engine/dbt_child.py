@@ -73,7 +73,8 @@ def _die_with_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    while sys.stdin.readline():
+    # The descriptor, not sys.stdin: a daemon thread that holds its lock crashes the interpreter's shutdown.
+    while os.read(0, 1024):
         pass
     os._exit(_EXIT_ORPHANED)  # no clean-up: the folder is removed by whoever runs this tenant next
 
@@ -112,8 +113,18 @@ def _build(request: Mapping[str, Any], build: Mapping[str, Any], manifest: Manif
         return EXIT_DBT_FAILED
     for result in results:
         emit(_result_event(result))
+    _close_candidates()
     emit({"event": "done"})
     return 0
+
+
+def _close_candidates() -> None:
+    """Write the candidates' file out; the parent opens it as soon as it hears that we are done."""
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager  # noqa: PLC0415
+
+    environment = DuckDBConnectionManager._ENV
+    if environment is not None:
+        environment.close()
 
 
 def _common_arguments(request: Mapping[str, Any]) -> list[str]:

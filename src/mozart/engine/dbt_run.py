@@ -251,9 +251,7 @@ class _Run:
                 what = f"models of {self.request.tenant}"
                 raise TerminalError(f"{what}: dbt could not build them: {one_line(event['message'], 2000)}")
             elif kind == "done":
-                process.close_input()
-                process.wait()
-                return results
+                return results  # the child has closed its database; leaving the `with` ends it
         raise process.death()
 
     def _build_request(self, graph: Graph, plan: Plan) -> dict[str, Any]:

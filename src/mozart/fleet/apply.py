@@ -7,8 +7,7 @@ go into block documents and nowhere else; a change is found by comparing values,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient
@@ -22,24 +21,16 @@ from prefect.utilities.callables import parameter_schema
 
 from blocks import SourceDatabase, TenantLakehouse
 from mozart.fleet.automations import build_automation
-from mozart.fleet.plan import AutomationSpec, DeploymentSpec, FleetPlan, LimitSpec
+from mozart.fleet.changes import Applied, Change
+from mozart.fleet.plan import AutomationSpec, DeploymentSpec, FleetEnvironment, FleetPlan, LimitSpec
+from mozart.fleet.prune import prune
 from mozart.lake.lakehouse import Lakehouse
 from mozart.tenancy import names
 from mozart.tenancy.model import ResolvedTenant
 
-Change = Literal["created", "updated", "unchanged"]
 PULL_STEPS: list[dict[str, Any]] = [
     {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $MOZART_ROOT }}"}}
 ]
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What was done to one object of the Prefect API."""
-
-    kind: Literal["block", "limit", "automation", "deployment"]
-    name: str
-    change: Change
 
 
 async def apply_plan(
@@ -57,7 +48,7 @@ async def apply_plan(
         report(applied)
 
     for tenant in tenants:
-        for applied in await _apply_blocks(tenant, lakehouse, plan.environment.suffix):
+        for applied in await _apply_blocks(tenant, lakehouse, plan.environment):
             note(applied)
     for limit in plan.limits:
         note(await _apply_limit(client, limit))
@@ -65,15 +56,16 @@ async def apply_plan(
         note(await _apply_automation(client, automation))
     for deployment in plan.deployments:
         note(await _apply_deployment(client, deployment))
+    await prune(client, plan, note)
     return done
 
 
-async def _apply_blocks(tenant: ResolvedTenant, lakehouse: Lakehouse, suffix: str) -> list[Applied]:
+async def _apply_blocks(tenant: ResolvedTenant, lakehouse: Lakehouse, environment: FleetEnvironment) -> list[Applied]:
     wanted: list[tuple[str, Block]] = [
-        (names.source_block(tenant.id, suffix), SourceDatabase.of(tenant.source)),
+        (names.source_block(tenant.id, environment.suffix), SourceDatabase.of(tenant, environment.branch)),
         (
-            names.lakehouse_block(tenant.id, suffix),
-            TenantLakehouse.of(lakehouse, tenant.storage, tenant.iceberg, suffix),
+            names.lakehouse_block(tenant.id, environment.suffix),
+            TenantLakehouse.of(lakehouse, tenant, environment.branch),
         ),
     ]
     return [Applied("block", name, await _save_block(name, block)) for name, block in wanted]
@@ -85,7 +77,9 @@ async def _save_block(name: str, block: Block) -> Change:
     except ValueError:  # Prefect's answer for a document or a type that is not there
         await block.asave(name)
         return "created"
-    if _block_values(current) == _block_values(block):
+    except RuntimeError:  # a document of an older shape, which no longer validates
+        current = None
+    if current is not None and _block_values(current) == _block_values(block):
         return "unchanged"
     await block.asave(name, overwrite=True)
     return "updated"

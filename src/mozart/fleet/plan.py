@@ -42,9 +42,14 @@ class FleetEnvironment:
         return cls(settings.environment, settings.branch)
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """What marks a deployment as a branch's: the name alone could be another tenant's."""
+        return (f"branch:{self.branch}",) if self.branch else ()
+
+    @property
     def suffix(self) -> str:
         """What namespaces and deployment names end in; empty outside a branch."""
-        return f"_{self.branch}" if self.branch else ""
+        return names.branch_suffix(self.branch)
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ def _tenant_deployment(tenant: Tenant, environment: FleetEnvironment) -> Deploym
         entrypoint=TENANT_ENTRYPOINT,
         parameters={"tenant": tenant.id},
         schedule=schedule,
-        tags=(names.tenant_tag(tenant.id), LAKEHOUSE_TAG),
+        tags=(names.tenant_tag(tenant.id), LAKEHOUSE_TAG, *environment.tags),
         description=_describe(tenant, environment),
         job_variables=_job_variables(environment),
     )

@@ -90,6 +90,11 @@ class Namespaces:
         return TableIdentifier(self.catalog, self.core, f"mart_{entity}")
 
 
+def branch_suffix(branch: str | None) -> str:
+    """What a branch appends to namespaces, prefixes and deployment names; empty outside a branch."""
+    return f"_{branch}" if branch else ""
+
+
 def namespaces(catalog: str, schema: str, suffix: str = "") -> Namespaces:
     """The namespaces of a schema; `suffix` is the environment's (`_feature` in a branch, empty elsewhere)."""
     core = f"{schema}{suffix}"

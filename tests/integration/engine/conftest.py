@@ -14,7 +14,8 @@ from pyiceberg.types import IcebergType, LongType, StringType
 
 from mozart.engine.dbt_run import ModelEvent, ModelRequest, ModelResult, build_models
 from mozart.engine.duckdb import connect
-from mozart.lake.commit import Column, CommitRecord, plan_schema, read_head, replace as replace_table
+from mozart.lake.commit import Column, CommitRecord, plan_schema, read_head
+from mozart.lake.commit import replace as replace_table
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.landing import land
 

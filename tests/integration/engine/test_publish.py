@@ -94,7 +94,7 @@ def test_every_type_arrives_as_it_was(lake: Lake) -> None:
 
 def test_types_the_lake_does_not_have_are_all_named(lake: Lake) -> None:
     lake.connection.execute("CREATE TABLE odd AS SELECT 1::HUGEINT AS big, INTERVAL 1 DAY AS span, 1 AS fine")
-    with pytest.raises(TerminalError, match="column big is HUGEINT; column span is INTERVAL.*cast"):
+    with pytest.raises(TerminalError, match=r"column big is HUGEINT; column span is INTERVAL.*cast"):
         lake.publish(relation="odd")
     assert lake.head().table is None
 

@@ -97,9 +97,14 @@ def test_stale_lock_of_a_recycled_pid_does_not_block(open_folder: Path) -> None:
     try:
         server.start()
         server.stop()
-        (server.data / "postmaster.pid").write_text(f"{os.getppid()}\n{server.data}\n1\n1\n\n127.0.0.1\n")
-        server.start()
-        assert server.is_ready()
+        owner = server.data.stat().st_uid
+        # PostgreSQL takes any living process of its own user for the server that the lock names.
+        with subprocess.Popen(["sleep", "60"], user=owner if os.geteuid() == 0 else None) as stranger:
+            (server.data / "postmaster.pid").write_text(f"{stranger.pid}\n{server.data}\n1\n1\n\n127.0.0.1\n")
+            server.start()
+            assert server.is_ready()
+            assert stranger.poll() is None
+            stranger.kill()
     finally:
         server.stop()
 

@@ -1,0 +1,18 @@
+"""What was done to one object of the Prefect API: the words in which a deploy is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Change = Literal["created", "updated", "unchanged", "removed"]
+Kind = Literal["block", "limit", "automation", "deployment"]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One object and what became of it."""
+
+    kind: Kind
+    name: str
+    change: Change

@@ -1,0 +1,84 @@
+"""What the Prefect API holds of ours and the plan no longer has: found by what the objects themselves say, and removed.
+
+Only objects that Mozart made are looked at: deployments of its flow that carry its tag, documents of its own block
+types, limits of tenants it found there. An environment prunes its own: a branch never touches production, production
+never a branch. A tenant's data is not looked at here; it stays until somebody asks for its removal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect.blocks.core import Block
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import BlockDocument
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+
+from blocks import SourceDatabase, TenantLakehouse
+from mozart.fleet.changes import Applied
+from mozart.fleet.plan import LAKEHOUSE_TAG, TENANT_FLOW, FleetEnvironment, FleetPlan
+from mozart.tenancy import names
+
+_PAGE = 200
+_BLOCKS: tuple[type[Block], ...] = (SourceDatabase, TenantLakehouse)
+
+
+async def prune(client: PrefectClient, plan: FleetPlan, report: Callable[[Applied], None]) -> None:
+    """Remove what left the plan: deployments (their schedules with them), blocks, limits."""
+    kept = {deployment.name for deployment in plan.deployments}
+    tenants = {deployment.parameters["tenant"] for deployment in plan.deployments}
+    gone: set[str] = set()
+    for deployment in await _deployments(client, plan.environment):
+        if deployment.name not in kept:
+            gone |= _tenants_of(deployment)
+            await client.delete_deployment(deployment.id)
+            report(Applied("deployment", f"{TENANT_FLOW}/{deployment.name}", "removed"))
+    for document in await _documents(client, plan.environment):
+        tenant = str(document.data.get("tenant"))
+        if tenant not in tenants:
+            gone.add(tenant)
+            await client.delete_block_document(document.id)
+            report(Applied("block", str(document.name), "removed"))
+    if not plan.environment.branch:  # a branch shares production's limits
+        for tenant in sorted(gone - tenants):
+            await _remove_limit(client, names.source_limit(tenant), report)
+
+
+async def _deployments(client: PrefectClient, environment: FleetEnvironment) -> list[DeploymentResponse]:
+    found: list[DeploymentResponse] = []
+    flow = FlowFilter(name=FlowFilterName(any_=[TENANT_FLOW]))
+    while True:
+        page = await client.read_deployments(flow_filter=flow, limit=_PAGE, offset=len(found))
+        found.extend(page)
+        if len(page) < _PAGE:
+            return [item for item in found if LAKEHOUSE_TAG in item.tags and _branch_of(item) == environment.branch]
+
+
+def _branch_of(deployment: DeploymentResponse) -> str | None:
+    return next((tag.removeprefix("branch:") for tag in deployment.tags if tag.startswith("branch:")), None)
+
+
+def _tenants_of(deployment: DeploymentResponse) -> set[str]:
+    return {tag.removeprefix("tenant:") for tag in deployment.tags if tag.startswith("tenant:")}
+
+
+async def _documents(client: PrefectClient, environment: FleetEnvironment) -> list[BlockDocument]:
+    found: list[BlockDocument] = []
+    for block in _BLOCKS:
+        slug: Any = block.get_block_type_slug()
+        try:
+            found.extend(await client.read_block_documents_by_type(slug, include_secrets=False))
+        except ObjectNotFound:  # the type was never registered: there is no document of it
+            continue
+    return [item for item in found if item.name and item.data.get("branch", "") == (environment.branch or "")]
+
+
+async def _remove_limit(client: PrefectClient, name: str, report: Callable[[Applied], None]) -> None:
+    try:
+        await client.delete_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        return
+    report(Applied("limit", name, "removed"))

@@ -1,0 +1,35 @@
+"""One deployed project for all end-to-end tests: stack, sample, sync, deploy and a first full run, once a session.
+
+Tests share it and leave it whole: sources, files and blocks as they found them, the tenant's next run completing.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from mozart.services.secrets import ensure_secrets
+from mozart.services.stack import Stack
+from samples import axiom_core
+from tests.e2e.deployment import TENANT, Deployed
+
+SCALE = 0.05
+"""2,000 cases and 10,000 cash flows."""
+
+
+@pytest.fixture(scope="session")
+def deployed(stack: Stack) -> Deployed:
+    """Tenant acme deployed by the commands, loaded and built once."""
+    project = Deployed(stack)
+    port = stack.postgres.ports["sql"].number
+    with stack.settings.env_file.open("a") as file:
+        file.write(f"ACME_DB_HOST=127.0.0.1\nACME_DB_PORT={port}\n")
+    ensure_secrets(stack.settings.root, ("ACME_DB_PASSWORD",))
+    password = project.settings.get("ACME_DB_PASSWORD")
+    stack.postgres.create_database(TENANT, owner=TENANT, password=password)
+    with project.connect_source() as connection:
+        axiom_core.create(connection, scale=SCALE)
+        axiom_core.grant_reader(connection, TENANT)
+    project.must("sync")
+    project.must("deploy")
+    project.complete()
+    return project
