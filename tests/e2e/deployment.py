@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,8 +103,8 @@ class Deployed:
     def get(self, path: str) -> Any:
         return httpx.get(f"{self.api}/{path}", timeout=20).raise_for_status().json()
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        answer = httpx.post(f"{self.api}/{path}", json=dict(body), timeout=20)
+    def post(self, path: str, body: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
+        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=20)
         assert answer.is_success, f"{path}: {answer.text}"
         return answer.json() if answer.content else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from mozart.fleet.plan import AUTOMATIONS, SOURCE_READERS
@@ -41,24 +43,14 @@ def test_automations_and_limits_are_on_the_server(deployed: Deployed) -> None:
     assert deployed.deployment()["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
 
-def test_prefects_own_command_runs_the_tenant_and_a_second_one_is_cancelled_with_the_reason(
-    deployed: Deployed,
-) -> None:
-    with deployed.hold():
-        first = _started_run(deployed.prefect("deployment", "run", f"tenant-pipeline/{TENANT}"))
-        deployed.wait(first, "RUNNING")
-        second = _started_run(deployed.prefect("deployment", "run", f"tenant-pipeline/{TENANT}"))
-        cancelled = deployed.wait(second)
-    assert cancelled == RunState("CANCELLED", "Cancelled", "Deployment concurrency limit reached.")
-    assert deployed.wait(first).name == "Completed"
-    assert deployed.task_states(second) == {}
-
-
-def test_two_at_once_end_as_one_completed_and_one_cancelled(deployed: Deployed) -> None:
-    with deployed.hold():
-        runs = [deployed.start(), deployed.start()]
-        deployed_states = {run: deployed.wait(run, "RUNNING", "CANCELLED") for run in runs}
-    assert sorted(state.type for state in deployed_states.values()) == ["CANCELLED", "RUNNING"]
-    finals = sorted((deployed.wait(run) for run in runs), key=lambda state: state.type)
-    assert finals[0].message == "Deployment concurrency limit reached."
-    assert finals[1].name == "Completed"
+def test_prefects_own_command_twice_at_once_completes_one_and_cancels_one_with_the_reason(deployed: Deployed) -> None:
+    command = ("deployment", "run", f"tenant-pipeline/{TENANT}")
+    with deployed.hold(), ThreadPoolExecutor(2) as two:
+        outputs = list(two.map(lambda _: deployed.prefect(*command), range(2)))
+        runs = [_started_run(output) for output in outputs]
+        first = sorted((deployed.wait(run, "RUNNING", "CANCELLED").type, run) for run in runs)
+    assert [kind for kind, _ in first] == ["CANCELLED", "RUNNING"]
+    cancelled, running = (run for _, run in first)
+    assert deployed.state(cancelled) == RunState("CANCELLED", "Cancelled", "Deployment concurrency limit reached.")
+    assert deployed.task_states(cancelled) == {}
+    assert deployed.wait(running).name == "Completed"

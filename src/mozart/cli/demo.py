@@ -146,6 +146,8 @@ def _farewell(stack: Stack, first: RunFigures, second: RunFigures, seconds: floa
     click.echo(f"  Everything: {seconds:.0f} s")
     _heading("Look and try")
     click.echo(f"  Prefect UI      {stack.prefect.ui_url}")
-    click.echo(f"  Run it again    .venv/bin/prefect deployment run tenant-pipeline/{TENANT}")
+    # Without the address Prefect's own command starts a server of its own and finds no deployment there.
+    run_again = f"PREFECT_API_URL={stack.prefect.api_url} .venv/bin/prefect deployment run tenant-pipeline/{TENANT}"
+    click.echo(f"  Run it again    {run_again}")
     click.echo('  Ask the lake    .venv/bin/mozart query "select * from iceberg.acme.mart_case limit 5"')
     click.echo("  Stop it all     make down")

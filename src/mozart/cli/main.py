@@ -81,6 +81,7 @@ def main() -> None:
 
 
 def exit_code(error: MozartError) -> int:
+    """The exit code that scripts can tell the kinds of failure by."""
     if isinstance(error, ConfigurationError):
         return EXIT_USAGE
     if isinstance(error, TransientError):

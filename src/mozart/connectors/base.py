@@ -147,12 +147,15 @@ class SourceReader(ABC):
         """Start a transaction of this cursor inside the run's source snapshot, where the source has one."""
 
     @abstractmethod
-    def relation(self, read: TableRead) -> str:
-        """A FROM item of DuckDB that yields the read's columns under their raw names."""
+    def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
+        """A FROM item that yields the read's columns under their raw names, for one statement on this begun cursor.
+
+        A connector whose rows come through Python registers an Arrow stream with the cursor: it can be read once.
+        """
 
     @abstractmethod
-    def count_relation(self, read: TableRead) -> str:
-        """A FROM item of DuckDB with one row, one column `rows`: how many rows the read would yield."""
+    def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
+        """A FROM item of this cursor with one row, one column `rows`: how many rows the read would yield."""
 
 
 class BaseConnector(ABC):

@@ -10,8 +10,13 @@ from mozart.errors import DataQualityError, MozartError, TerminalError, Transien
 GUARD_MARK = "mozart refuses: "
 """How the message of a type's guard starts, so that a refused value can be told from a broken read."""
 
+_SHOWN = 500
+
 _TERMINAL_SIGNS = (
     "does not exist",
+    "doesn't exist",
+    "Unknown column",
+    "command denied",
     "permission denied",
     "undefined",
     "syntax error",
@@ -31,4 +36,6 @@ def read_error(table: str, error: BaseException) -> MozartError:
         refused = text.rsplit(GUARD_MARK, 1)[1].rstrip('"')
         return DataQualityError(f"{table}: refused: {refused}; correct the row or leave the column out of `columns`")
     kind = TerminalError if any(sign in text for sign in _TERMINAL_SIGNS) else TransientError
-    return kind(f"{table}: reading failed: {text[:500]}")
+    # The statement stands first and may be long; the reason stands last.
+    shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 4]} … {text[-3 * _SHOWN // 4 :]}"
+    return kind(f"{table}: reading failed: {shown}")

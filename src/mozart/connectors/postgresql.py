@@ -220,10 +220,10 @@ class PostgresqlReader(SourceReader):
         statement = f"SET TRANSACTION SNAPSHOT {quote_literal(self._snapshot)}"
         cursor.execute(f"CALL postgres_execute({quote_literal(_ATTACHED)}, {quote_literal(statement)})")
 
-    def relation(self, read: TableRead) -> str:
+    def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         return _remote(f"SELECT {_select_list(read)} {_from_where(read)}")
 
-    def count_relation(self, read: TableRead) -> str:
+    def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         return _remote(f"SELECT count(*) AS rows {_from_where(read)}")
 
 

@@ -10,7 +10,9 @@ from mozart.errors import ConfigurationError
 
 # type → "module:class"; imported on demand, so that a missing driver of one database hurts no other.
 _CONNECTORS: Mapping[str, str] = {
+    "mysql": "mozart.connectors.mysql:MysqlConnector",
     "postgresql": "mozart.connectors.postgresql:PostgresqlConnector",
+    "sqlite": "mozart.connectors.sqlite:SqliteConnector",
 }
 
 

@@ -7,7 +7,7 @@ dbt does not get the Iceberg catalog. `lake` is an in-memory database in which e
 view over `iceberg_scan(metadata file, snapshot)`. So all models of a run read the one snapshot per table that was
 current when the run was planned, whatever commits meanwhile; nothing dbt does can reach the catalog; and dbt's
 listing of relations, which scans `information_schema` over every attached database, does not visit every tenant's
-tables. Pitfall: a table that was not announced does not exist for dbt.
+tables. Files of the machine are closed to models. Pitfall: a table that was not announced does not exist for dbt.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mozart.engine.duckdb import (
     LAKE_EXTENSIONS,
     Limits,
     apply_limits,
+    close_local_files,
     create_store_secret,
     load_extensions,
 )
@@ -80,6 +81,7 @@ class Plugin(BasePlugin):
         conn.execute(f"ATTACH ':memory:' AS {quote_identifier(LAKE)}")
         for table in session.tables:
             create_lake_view(conn, table)
+        close_local_files(conn)
 
     def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
         # A cursor does not inherit the session settings of its connection.

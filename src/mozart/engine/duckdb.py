@@ -77,6 +77,15 @@ def apply_limits(connection: DuckDBPyConnection, limits: Limits) -> None:
         connection.execute(f"SET temp_directory = {quote_literal(str(limits.spill_folder))}")
 
 
+def close_local_files(connection: DuckDBPyConnection) -> None:
+    """From here on SQL reaches S3 and this instance's own files (database, spilled data) only; cannot be undone.
+
+    Extensions have to be loaded and catalogs attached before.
+    """
+    connection.execute("SET allowed_directories = ['s3://']")
+    connection.execute("SET enable_external_access = false")
+
+
 def load_extensions(connection: DuckDBPyConnection, names: Sequence[str], folder: Path | None = None) -> None:
     """Load extensions from their wheels, each once, in the order given (iceberg needs avro before it)."""
     for name in dict.fromkeys(names):

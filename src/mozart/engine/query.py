@@ -25,7 +25,15 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, StatementType
 
 from mozart.engine.dbt_project import DUCKDB_OUTPUT
-from mozart.engine.duckdb import LAKE_EXTENSIONS, Limits, attach_lake, connect, create_lake_secrets, load_extensions
+from mozart.engine.duckdb import (
+    LAKE_EXTENSIONS,
+    Limits,
+    attach_lake,
+    close_local_files,
+    connect,
+    create_lake_secrets,
+    load_extensions,
+)
 from mozart.errors import MozartError, TerminalError, TransientError
 from mozart.lake.lakehouse import Lakehouse
 from mozart.sql import quote_identifier, quote_literal
@@ -85,7 +93,8 @@ def open_session(lakehouse: Lakehouse, *, memory: str = "1GB", threads: int = 2)
         try:
             load_extensions(connection, LAKE_EXTENSIONS)
             _attach(connection, lakehouse)
-            _close_off(connection)
+            close_local_files(connection)
+            connection.execute("SET lock_configuration = true")
             yield QuerySession(connection)
         finally:
             connection.close()
@@ -124,13 +133,6 @@ def _attach_error(error: duckdb.Error, lakehouse: Lakehouse) -> MozartError:
     return TransientError(
         f"the catalog at {lakehouse.catalog_uri} does not answer: {text}; is the stack up? (`mozart ps`)"
     )
-
-
-def _close_off(connection: DuckDBPyConnection) -> None:
-    # Spilling still works: DuckDB exempts its own temporary folder.
-    connection.execute("SET allowed_directories = ['s3://']")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
 
 
 @contextlib.contextmanager

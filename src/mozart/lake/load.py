@@ -112,7 +112,7 @@ class _Load:
     def _dry_run(self) -> LoadResult:
         cursor = self._source_cursor()
         try:
-            rows = int(_scalar(cursor, f"SELECT rows FROM {self.reader.count_relation(self._read())}"))
+            rows = int(_scalar(cursor, f"SELECT rows FROM {self.reader.count_relation(cursor, self._read())}"))
             return self._result("planned", rows_read=rows)
         except Exception as error:
             raise read_error(self.request.name, error) from error
@@ -136,7 +136,7 @@ class _Load:
     def _land_all(self, schema: Schema) -> Landing:
         cursor = self._source_cursor()
         try:
-            landing = self._land(cursor, self.reader.relation(self._read()), schema)
+            landing = self._land(cursor, self.reader.relation(cursor, self._read()), schema)
             cursor.execute("COMMIT")
         except Exception as error:
             raise read_error(self.request.name, error) from error
@@ -190,9 +190,7 @@ class _Load:
             if not landing.rows:
                 return self._result("unchanged", rows_read=rows_read, reason="every row read is in raw already")
             self.progress(f"landed {landing.rows} of {rows_read} rows read")
-            deletes = write_position_deletes(
-                cursor, self.head, self._staged, self.request.key, f"{self._folder()}/{_unique()}-deletes.parquet"
-            )
+            deletes = write_position_deletes(cursor, self.head, self._staged, self.request.key, self._folder())
             record = self._record(landing.rows, high, watermark)
             outcome = commit.merge(self.lake.catalog, self.head, schema, landing.files, deletes, record)
             return self._committed(outcome, landing, rows_read, record)
@@ -211,7 +209,7 @@ class _Load:
             f"{quote_identifier(name)}::{duckdb_type(schema.find_field(name).field_type)} AS {quote_identifier(name)}"
             for name in self.plan.names
         )
-        relation = self.reader.relation(self._read())
+        relation = self.reader.relation(cursor, self._read())
         try:
             cursor.execute(f"CREATE OR REPLACE TABLE {self._staged} AS SELECT {casts} FROM {relation}")
             rows = int(_scalar(cursor, f"SELECT count(*) FROM {self._staged}"))
@@ -357,7 +355,3 @@ def _same(name: str) -> str:
 
 def _scalar(cursor: DuckDBPyConnection, statement: str) -> Any:
     return cursor.execute(statement).fetchall()[0][0]
-
-
-def _unique() -> str:
-    return f"{random.getrandbits(32):08x}"

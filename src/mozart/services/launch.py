@@ -19,6 +19,7 @@ EXIT_REFUSED = 126
 
 
 def main(arguments: list[str]) -> None:
+    """Become the program after `--`, as the user or in the namespace that the options before it name."""
     split = arguments.index("--")
     for option in arguments[:split]:
         kind, _, ids = option.partition("=")

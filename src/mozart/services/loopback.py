@@ -13,6 +13,7 @@ import httpx
 
 @cache
 def client() -> httpx.Client:
+    """A client for the servers of this machine: no proxy, five seconds an answer."""
     return httpx.Client(trust_env=False, timeout=httpx.Timeout(5.0))
 
 

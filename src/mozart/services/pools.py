@@ -32,6 +32,7 @@ def ensure_pools(api_url: str, root: Path) -> None:
 
 
 def process_template(root: Path) -> dict[str, Any]:
+    """The job template of the process pool: runs start in `root`, without a supervising process."""
     engine = f"{shlex.quote(sys.executable)} -m prefect.engine"
     return job_template(
         command={**_TEXT, "default": engine, "title": "Command"},
@@ -41,6 +42,7 @@ def process_template(root: Path) -> dict[str, Any]:
 
 
 def inline_template() -> dict[str, Any]:
+    """The job template of the in-process pool."""
     return job_template(command={**_TEXT, "default": None, "title": "Command"})
 
 

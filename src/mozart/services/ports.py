@@ -24,6 +24,7 @@ class Holder:
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether nobody listens on `port` of `host`."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

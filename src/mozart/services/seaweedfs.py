@@ -26,7 +26,7 @@ from mozart.services import loopback
 from mozart.services.ledger import Ledger
 from mozart.services.process import Command
 from mozart.services.secrets import write_private
-from mozart.services.service import HOST, Port, Service
+from mozart.services.service import DEADLINE, HOST, Port, Service
 
 # The inner ports, in the order they follow MOZART_SEAWEEDFS_PORT_BASE.
 _INNER = (
@@ -41,6 +41,8 @@ _INNER = (
     "admin.port.grpc",
 )
 INNER_PORTS = len(_INNER)
+
+_SOCKETS = Path("/tmp")  # noqa: S108 - where weed puts its sockets, whatever TMPDIR says
 
 
 class SeaweedFS(Service):
@@ -82,8 +84,8 @@ class SeaweedFS(Service):
             "ip": HOST,
             "ip.bind": HOST,
             **{role: str(port.number) for role, port in self.ports.items()},
-            "filer.localSocket": f"/tmp/seaweedfs-filer-{self._inner['filer.port']}.sock",  # noqa: S108 - weed's own scheme
-            "s3.localSocket": f"/tmp/seaweedfs-s3-{self._s3_port}.sock",  # noqa: S108
+            "filer.localSocket": str(_SOCKETS / f"seaweedfs-filer-{self._inner['filer.port']}.sock"),
+            "s3.localSocket": str(_SOCKETS / f"seaweedfs-s3-{self._s3_port}.sock"),
             "s3.config": str(self._identities_file),
             "s3.externalUrl": lakehouse.s3_endpoint,
             "s3.port.lance": "0",
@@ -107,6 +109,14 @@ class SeaweedFS(Service):
             return self._list_problem() or self._token_problem()
         except httpx.HTTPError as error:
             return loopback.reason(error)
+
+    def stop(self, deadline: float = DEADLINE) -> bool:
+        stopped = super().stop(deadline)
+        if stopped:
+            for port in self.ports.values():
+                for socket in _SOCKETS.glob(f"seaweedfs-*-{port.number}.sock"):
+                    socket.unlink(missing_ok=True)  # weed removes only some of them
+        return stopped
 
     def _list_problem(self) -> str | None:
         lakehouse = self.lakehouse

@@ -202,6 +202,7 @@ class Service(ABC):
 
 
 def tail(log: Path, lines: int = _LOG_LINES) -> str:
+    """The last lines of a log, for an error message."""
     if not log.is_file():
         return "(no log)"
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

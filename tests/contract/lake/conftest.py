@@ -143,8 +143,11 @@ def connection(lakehouse: Lakehouse) -> Iterator[DuckDBPyConnection]:
 
 
 @pytest.fixture
-def lake_table(lakehouse: Lakehouse, namespace: str, connection: DuckDBPyConnection) -> LakeTable:
-    """A table that does not exist yet."""
+def lake_table(
+    lakehouse: Lakehouse, namespace: str, connection: DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> LakeTable:
+    """A table that does not exist yet, and whose only creator is the test: no need to wait for others."""
+    monkeypatch.setattr(commit, "_CREATION_PAUSES", (0.0, 0.3))
     return LakeTable(lakehouse, lakehouse.catalog(), connection, (namespace, "items"))
 
 

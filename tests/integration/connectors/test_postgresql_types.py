@@ -54,9 +54,9 @@ def read(connection: SourceConnection, extensions: Path, table: str) -> tuple[di
     with connector.open() as reader, connect(extensions=connector.extensions, extension_folder=extensions) as duck:
         reader.attach(duck)
         described = reader.describe("public", table)
-        relation = reader.relation(TableRead(described, described.columns))
         cursor = duck.cursor()
         reader.begin(cursor)
+        relation = reader.relation(cursor, TableRead(described, described.columns))
         try:
             rows = cursor.execute(f"SELECT * FROM {relation} ORDER BY 1").fetchall()
         except Exception as error:

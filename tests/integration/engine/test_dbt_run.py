@@ -86,7 +86,7 @@ def test_a_failing_test_keeps_the_old_version_in_sight_of_every_reader(tiny: Tin
     done = threading.Event()
 
     def poll() -> None:
-        while not done.is_set():
+        while not done.wait(0.2):  # a reader, not a load test
             try:
                 seen.append(tiny.rows("mart_case"))
             except Exception as error:  # noqa: BLE001 - any failure to read is the finding
@@ -112,6 +112,16 @@ def test_a_failing_test_keeps_the_old_version_in_sight_of_every_reader(tiny: Tin
     assert after == [(1, "a", 50), (2, "b", 0)]
     assert len(seen) > 3
     assert all(rows in (before, after) for rows in seen), seen
+
+
+def test_a_model_cannot_reach_files_of_the_machine(tiny: TinyTenant) -> None:
+    tiny.edit(
+        "mart/tiny__mart_title.sql", "group by title", "where exists (from read_text('/etc/hostname')) group by title"
+    )
+    results = tiny.build()
+    assert results["mart_title"].status == "failed"
+    assert "disabled by configuration" in (results["mart_title"].reason or "")
+    assert results["mart_case"].status == "published"
 
 
 def test_failed_models_are_told_with_the_reason_and_skipped_ones_with_the_culprit(tiny: TinyTenant) -> None:

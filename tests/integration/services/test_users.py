@@ -99,7 +99,9 @@ def test_stale_lock_of_a_recycled_pid_does_not_block(open_folder: Path) -> None:
         server.stop()
         owner = server.data.stat().st_uid
         # PostgreSQL takes any living process of its own user for the server that the lock names.
-        with subprocess.Popen(["sleep", "60"], user=owner if os.geteuid() == 0 else None) as stranger:
+        with subprocess.Popen(
+            [shutil.which("sleep") or "sleep", "60"], user=owner if os.geteuid() == 0 else None
+        ) as stranger:
             (server.data / "postmaster.pid").write_text(f"{stranger.pid}\n{server.data}\n1\n1\n\n127.0.0.1\n")
             server.start()
             assert server.is_ready()

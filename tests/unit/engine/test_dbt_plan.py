@@ -75,8 +75,12 @@ def test_only_what_reads_the_changed_table_is_built() -> None:
         (model("stg_flows", "raw.flows", tags=["x"], description="y"), set[str]()),
         (data_test("unique_id", "stg_flows"), {"stg_flows", "mart_case"}),
         (data_test("not_null_id", "stg_cases", severity="WARN"), {"stg_cases", "mart_case", "mart_title"}),
+        (
+            {**data_test("not_null_id", "stg_cases"), "test_metadata": {"kwargs": {"values": [1]}}},
+            {"stg_cases", "mart_case", "mart_title"},
+        ),
     ],
-    ids=["code", "contract", "tags", "new test", "test's severity"],
+    ids=["code", "contract", "tags", "new test", "test's severity", "test's arguments"],
 )
 def test_what_a_fingerprint_reacts_to(node: dict[str, Any], built: set[str]) -> None:
     graph = read_graph(manifest(*NODES, node))
