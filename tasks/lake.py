@@ -29,7 +29,8 @@ from mozart.settings import Settings, load_settings
 from mozart.tenancy import names
 from mozart.tenancy.load import load_tenant
 from mozart.tenancy.model import Tenant
-from tasks.report import LoadReport, RunSummary, publish_summary
+from mozart.tenancy.product_schema import load_product_schema
+from tasks.report import LoadProgress, LoadReport, RunSummary, publish_summary
 from tasks.step import step
 
 TABLES_AT_ONCE = 4
@@ -103,10 +104,12 @@ async def _state_of(step: Task[..., Any], *parameters: Any) -> State[Any]:
 async def load_tables(run: TenantRun) -> dict[str, LoadResult | MozartError]:
     """Load every table of the run, some at once. A table that fails is in the answer with its error; others go on."""
     slots = asyncio.Semaphore(TABLES_AT_ONCE)
+    progress = await LoadProgress.begin(run.tenant.id, len(run.requests))
 
     async def load_one(request: LoadRequest) -> LoadResult | MozartError:
         async with slots:
             state = await _state_of(load_table, run, request)
+        await progress.advance()
         outcome = await state.aresult(raise_on_failure=False)
         return outcome if isinstance(outcome, LoadResult | MozartError) else MozartError(str(outcome or state.message))
 
@@ -190,6 +193,7 @@ def _model_request(run: TenantRun, loads: Mapping[str, LoadResult | MozartError]
         state=settings.state,
         namespace=spaces.core,
         raw_namespace=spaces.raw,
+        product=load_product_schema(settings.root),
         environment=settings.suffix.lstrip("_") or "default",
         target=DBT_TARGETS[settings.environment],
         inputs={name: _raw_input(outcome) for name, outcome in loads.items()},

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
+from uuid import UUID
 
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
 
 from mozart.engine.dbt_run import ModelResult
 from mozart.errors import DataQualityError, MozartError
@@ -117,6 +123,28 @@ class RunSummary:
         """DataQualityError naming everything that failed; the caller has already kept what did not."""
         if self.failures:
             raise DataQualityError(f"tenant {self.tenant}: {len(self.failures)} failed:\n" + "\n".join(self.failures))
+
+
+class LoadProgress:
+    """The share of a run's tables that are done, as a progress artifact on the run."""
+
+    def __init__(self, artifact: UUID, tables: int) -> None:
+        self._artifact = artifact
+        self._tables = tables
+        self._done = 0
+
+    @classmethod
+    async def begin(cls, tenant: str, tables: int) -> Self:
+        """Put the artifact on the run, at nothing done."""
+        artifact = await acreate_progress_artifact(
+            0.0, key=f"{tenant.replace('_', '-')}-progress", description=f"Tables of {tenant} loaded, of {tables}"
+        )
+        return cls(artifact, tables)
+
+    async def advance(self) -> None:
+        """One table more is done, well or not."""
+        self._done += 1
+        await aupdate_progress_artifact(self._artifact, 100.0 * self._done / self._tables)
 
 
 async def publish_summary(tenant: Tenant, summary: RunSummary) -> None:

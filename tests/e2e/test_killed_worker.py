@@ -1,7 +1,7 @@
 """A worker killed at any point blocks its tenant for at most two minutes.
 
 The kills are `kill -9`; afterwards `mozart up` starts a worker again. Two deployments (the tenant's and a branch's, each
-with a slot of its own) wait side by side, so that the two long waits are one. The seconds are printed (`pytest -s`).
+with its slot) wait side by side, so that the two long waits are one. The seconds are printed (`pytest -s`).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import contextlib
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, ClassVar
 
 from duckdb import DuckDBPyConnection
@@ -89,13 +90,17 @@ class MysqlConnector(BaseConnector):
 
     def __init__(self, connection: SourceConnection, *, application: str = "mozart") -> None:
         super().__init__(connection, application=application)
-        self.driver = import_driver("pymysql", package="PyMySQL", kind=self.type)
         self.statement_timeout = self._seconds("statement_timeout", _DEFAULT_STATEMENT_TIMEOUT)
         self.connect_timeout = self._seconds("connect_timeout", 10)
         zero_dates = connection.options.get("zero_dates", "fail")
         if zero_dates not in ("fail", "null"):
             raise TerminalError(f"{connection.address}: option zero_dates is {zero_dates!r}; it takes fail or null")
         self.null_dates = zero_dates == "null"
+
+    @cached_property
+    def driver(self) -> Any:
+        """PyMySQL; TerminalError when it is not installed."""
+        return import_driver("pymysql", package="PyMySQL", kind=self.type)
 
     def check(self) -> None:
         self.connect().close()

@@ -39,6 +39,7 @@ from mozart.connectors.base import (
     TableRead,
     reject_case_collisions,
 )
+from mozart.connectors.errors import read_error
 from mozart.connectors.row_stream import StreamColumn, register_rows
 from mozart.connectors.sqlite_types import has_comparing_affinity, map_type
 from mozart.connectors.windows import window_conditions
@@ -166,18 +167,21 @@ class SqliteReader(SourceReader):
         keys = [column.expression for column in read.table.columns if column.name in key]
         select = ", ".join([*(column.expression for column in read.columns), *keys])
         source, values = _from_where(read)
-        rows = self._execute(f"SELECT {select} {source}", values)
+        rows = self._execute(read, f"SELECT {select} {source}", values)
         columns = [_stream_column(column, read) for column in read.columns]
         return register_rows(cursor, f"source_rows_{next(self._numbers)}", columns, partial(self._fetch, rows))
 
     def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         source, values = _from_where(read)
-        count = self._fetch(self._execute(f"SELECT count(*) {source}", values), 1)[0][0]
+        count = self._fetch(self._execute(read, f"SELECT count(*) {source}", values), 1)[0][0]
         return f"(SELECT {int(count)}::BIGINT AS rows)"
 
-    def _execute(self, statement: str, values: Sequence[Any]) -> sqlite3.Cursor:
+    def _execute(self, read: TableRead, statement: str, values: Sequence[Any]) -> sqlite3.Cursor:
         with self._lock:
-            return self._connection.execute(statement, values)
+            try:
+                return self._connection.execute(statement, values)
+            except sqlite3.Error as error:
+                raise read_error(f"{self._source.address}: table {read.table.name}", error) from None
 
     def _fetch(self, rows: sqlite3.Cursor, count: int) -> list[Any]:
         with self._lock:  # one connection serves all threads, and an error belongs to whoever stepped last

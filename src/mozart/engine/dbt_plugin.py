@@ -47,12 +47,24 @@ class LakeTable:
 
 
 @dataclass(frozen=True)
-class Session:
-    """What one dbt run may reach: the store, the tables it reads, and the file its candidates go into."""
+class EmptyTable:
+    """A table without rows in the place of one of the lake's. `columns`: names with types as DuckDB spells them."""
 
-    lakehouse: Lakehouse
+    schema: str
+    table: str
+    columns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one dbt run may reach: the store, the tables it reads, and the file its candidates go into.
+
+    `lakehouse` None: there is no lake and every table is an `EmptyTable` (`mozart validate`).
+    """
+
+    lakehouse: Lakehouse | None
     candidates: Path
-    tables: tuple[LakeTable, ...]
+    tables: tuple[LakeTable | EmptyTable, ...]
     limits: Limits
 
 
@@ -75,12 +87,16 @@ class Plugin(BasePlugin):
     def configure_connection(self, conn: DuckDBPyConnection) -> None:
         session = _session()
         apply_limits(conn, session.limits)
-        load_extensions(conn, LAKE_EXTENSIONS)
         conn.execute("SET TimeZone = 'UTC'")
-        create_store_secret(conn, session.lakehouse)
+        if session.lakehouse:
+            load_extensions(conn, LAKE_EXTENSIONS)
+            create_store_secret(conn, session.lakehouse)
         conn.execute(f"ATTACH ':memory:' AS {quote_identifier(LAKE)}")
         for table in session.tables:
-            create_lake_view(conn, table)
+            if isinstance(table, EmptyTable):
+                create_empty_table(conn, table)
+            else:
+                create_lake_view(conn, table)
         close_local_files(conn)
 
     def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
@@ -96,6 +112,13 @@ def create_lake_view(connection: DuckDBPyConnection, table: LakeTable) -> None:
         f"CREATE VIEW {quote_qualified(LAKE, table.schema, table.table)} AS "
         f"FROM iceberg_scan({quote_literal(table.metadata_location)}{pinned})"
     )
+
+
+def create_empty_table(connection: DuckDBPyConnection, table: EmptyTable) -> None:
+    """`lake.{schema}.{table}` with the declared columns. The types were checked by whoever declared them."""
+    columns = ", ".join(f"{quote_identifier(name)} {kind}" for name, kind in table.columns)
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_qualified(LAKE, table.schema)}")
+    connection.execute(f"CREATE TABLE {quote_qualified(LAKE, table.schema, table.table)} ({columns})")
 
 
 def read_tables(raw: list[Mapping[str, Any]]) -> tuple[LakeTable, ...]:

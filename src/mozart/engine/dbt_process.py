@@ -38,7 +38,14 @@ class DbtProcess:
     """A running `mozart.engine.dbt_child`. Use as a context manager: leaving it kills what still runs."""
 
     def __init__(
-        self, *, folder: Path, environ: Mapping[str, str], secrets: Sequence[str], what: str, deadline: float
+        self,
+        *,
+        folder: Path,
+        environ: Mapping[str, str],
+        secrets: Sequence[str],
+        what: str,
+        deadline: float,
+        module: str = "mozart.engine.dbt_child",
     ) -> None:
         """`deadline` is a `time.monotonic()` value; `what` names the run in errors; the child works in `folder`."""
         self._what = what
@@ -48,7 +55,7 @@ class DbtProcess:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._process = subprocess.Popen(
             # -P: the working directory holds a folder `macros`, `models`, …; none of it may shadow a module.
-            [sys.executable, "-P", "-m", "mozart.engine.dbt_child"],
+            [sys.executable, "-P", "-m", module],
             cwd=folder,
             env=child_environment(os.environ, environ),
             stdin=subprocess.PIPE,

@@ -22,6 +22,7 @@ from typing import Any, cast
 import yaml
 
 from mozart.errors import ConfigurationError, TransientError
+from mozart.tenancy.product_schema import PRODUCT_FILE
 
 CANDIDATES = "candidates"
 """The database dbt builds into, as the manifest names it: DuckDB derives it from the file's name."""
@@ -119,7 +120,9 @@ class DbtFolder:
     @cached_property
     def shared_digest(self) -> str:
         """Of what all models have in common and what changes their results: project file, macros, versions."""
-        files = [*self.project.glob("*.yml"), *_files(self.project / "macros"), *_files(self.project / "dbt_packages")]
+        # The product schema counts by its shape (`dbt_run`), not by its words.
+        settings = [file for file in self.project.glob("*.yml") if file.name != Path(PRODUCT_FILE).name]
+        files = [*settings, *_files(self.project / "macros"), *_files(self.project / "dbt_packages")]
         return _digest(files, self.root, _versions())
 
     def fresh_manifest(self) -> dict[str, Any] | None:

@@ -28,17 +28,19 @@ from typing import Any, Literal
 from duckdb import DuckDBPyConnection
 from pyiceberg.catalog import Catalog
 
-from mozart.engine.dbt_graph import Graph, Layer, Node, read_graph
+from mozart.engine.dbt_graph import Graph, Layer, Node, digest, read_graph
 from mozart.engine.dbt_plan import Plan, PlannedModel, SourceState, State, needed_relations, plan_models
 from mozart.engine.dbt_process import DbtProcess
 from mozart.engine.dbt_project import CANDIDATES, TARGETS, DbtFolder, locked
 from mozart.engine.dbt_verdict import NodeResult, Verdict, judge, one_line
 from mozart.engine.duckdb import Limits, connect, create_store_secret
+from mozart.engine.product_check import require_product_mart
 from mozart.errors import ConfigurationError, MozartError, Problem, TerminalError
 from mozart.lake.head import TableHead, read_head
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.publish import INPUTS, LakeState, Publication, lake_state, publish, published_fingerprint
 from mozart.sql import quote_qualified
+from mozart.tenancy.product_schema import ProductSchema
 
 Status = Literal["published", "unchanged", "failed", "skipped", "blocked"]
 
@@ -63,7 +65,8 @@ class ModelRequest:
     the catalog's, with the environment's suffix; `environment` names the folder of the parse state (`default` or a
     branch).
     `inputs` by raw table name; a table that is missing there counts as unchanged. `memory` is DuckDB's limit, for the
-    whole run; dbt itself takes some 200 MB more.
+    whole run; dbt itself takes some 200 MB more. A mart that breaks `product` is not published; None, for models that
+    belong to no product, holds them to nothing.
     """
 
     tenant: str
@@ -72,6 +75,7 @@ class ModelRequest:
     state: Path
     namespace: str
     raw_namespace: str
+    product: ProductSchema | None
     environment: str = "default"
     target: str = "dev"
     inputs: Mapping[str, RawInput] = field(default_factory=dict[str, RawInput])
@@ -208,7 +212,7 @@ class _Run:
             graph,
             sources=sources,
             published=published,
-            shared=self.folder.shared_digest,
+            shared=_shared_digest(self.request),
             force=self.request.full_refresh,
         )
 
@@ -310,6 +314,7 @@ class _Run:
             details={INPUTS: json.dumps(dict(model.inputs), sort_keys=True)},
         )
         try:
+            require_product_mart(connection, self.request.product, publication)
             published = publish(connection, self.lakehouse, self.catalog, publication)
         except MozartError as error:
             return _result(node, "failed", f"built and tested, but not published: {one_line(str(error))}", verdict)
@@ -319,6 +324,11 @@ class _Run:
 
 def _ids(models: tuple[PlannedModel, ...]) -> list[str]:
     return [model.node.unique_id for model in models]
+
+
+def _shared_digest(request: ModelRequest) -> str:
+    """A changed product schema builds every model anew, so that each mart is held to it; a reworded one does not."""
+    return digest(request.folder.shared_digest, request.product.shape if request.product else "")
 
 
 def _start(request: ModelRequest, folder: DbtFolder, secret: str) -> DbtProcess:
@@ -332,7 +342,7 @@ def _start(request: ModelRequest, folder: DbtFolder, secret: str) -> DbtProcess:
 
 
 def _parse(request: ModelRequest, folder: DbtFolder, process: DbtProcess) -> Graph:
-    digest = folder.digest
+    parsed = folder.digest
     folder.forget_manifest()
     process.send(folder.parse_request)
     for event in process.events():
@@ -340,7 +350,7 @@ def _parse(request: ModelRequest, folder: DbtFolder, process: DbtProcess) -> Gra
             message = one_line(event["message"], 2000)
             raise ConfigurationError(Problem(f"tenants/{request.tenant}/models", "", f"dbt cannot parse it: {message}"))
         if event.get("event") == "parsed":
-            folder.remember_manifest(digest)
+            folder.remember_manifest(parsed)
             return _checked(request, read_graph(folder.read_manifest()))
     raise process.death()
 

@@ -95,13 +95,16 @@ class _Refused(Exception):  # noqa: N818 -- never leaves this module
     """The file cannot be read further; the mistake is in the log."""
 
 
-def read_tree(path: Path, log: ProblemLog) -> Section | None:
-    """The file's root mapping, or None with the mistakes in `log`. Some mistakes leave a tree to check further."""
+def read_tree(path: Path, log: ProblemLog, *, multiline: bool = False) -> Section | None:
+    """The file's root mapping, or None with the mistakes in `log`. Some mistakes leave a tree to check further.
+
+    `multiline` allows line breaks and tabs in values, as descriptions have them.
+    """
     text = _read_text(path, log)
     if text is None:
         return None
     try:
-        root = _Builder(text, log).document()
+        root = _Builder(text, log, multiline=multiline).document()
     except _Refused:
         return None
     except yaml.YAMLError as error:
@@ -178,7 +181,8 @@ def _printable(text: str) -> str:
 class _Builder:
     """Builds the tree from parser events: PyYAML's own composer recurses as deep as the file asks it to."""
 
-    def __init__(self, text: str, log: ProblemLog) -> None:
+    def __init__(self, text: str, log: ProblemLog, *, multiline: bool = False) -> None:
+        self._allowed = "\n\t" if multiline else ""
         self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
         self._resolver = yaml.resolver.Resolver()
         self._log = log
@@ -224,7 +228,7 @@ class _Builder:
 
     def _scalar(self, event: Any, path: str) -> Scalar:
         text: str = event.value
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        if any(unicodedata.category(c) in ("Cc", "Cs") and c not in self._allowed for c in text):
             self._log.add(_line(event), path, "holds a line break or another control character")
         tag = self._resolver.resolve(yaml.ScalarNode, text, event.implicit)
         return Scalar(text, _KINDS.get(tag, "text"), _line(event))

@@ -133,6 +133,7 @@ class TinyTenant:
             state=self.root / ".mozart",
             namespace=self.namespace,
             raw_namespace=f"{self.namespace}_raw",
+            product=None,
             memory="256MB",
         )
         return replace(plain, **changes)  # type: ignore[arg-type]

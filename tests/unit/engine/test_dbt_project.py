@@ -125,4 +125,4 @@ def test_the_child_sees_an_allow_list() -> None:
 def test_names_that_would_leave_their_folder_are_refused(tmp_path: Path, changes: dict[str, str]) -> None:
     given = {"tenant": "acme", "run_id": "r", "namespace": "acme", "raw_namespace": "acme_raw", **changes}
     with pytest.raises(TerminalError):
-        ModelRequest(root=tmp_path, state=tmp_path, **given)
+        ModelRequest(root=tmp_path, state=tmp_path, product=None, **given)

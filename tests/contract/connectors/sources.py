@@ -1,0 +1,166 @@
+"""Sources for the behaviour suite: each a real, empty database and the words of its own SQL that the suite needs."""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import duckdb
+from pydantic import SecretStr
+
+from mozart.connectors.base import SourceConnection
+from mozart.services.postgres import Database
+
+
+class Source(ABC):
+    """A database that a test may fill. `moment` is the type of an incremental column, `text` of long texts."""
+
+    integer: ClassVar[str] = "BIGINT"
+    moment: ClassVar[str]
+    text: ClassVar[str] = "TEXT"
+    key_text: ClassVar[str] = "VARCHAR(100)"
+    has_login: ClassVar[bool] = True
+    sees_transactions: ClassVar[bool] = True
+    shares_snapshot: ClassVar[bool] = True
+    placeholder: ClassVar[str] = "%s"
+
+    def __init__(self, connection: SourceConnection) -> None:
+        self.connection = connection
+
+    @abstractmethod
+    def run(self, statement: str, rows: Sequence[Sequence[Any]] | None = None) -> list[tuple[Any, ...]]:
+        """Execute and commit, once for each of `rows`; the rows it gives."""
+
+    def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        marks = ", ".join([self.placeholder] * len(rows[0]))
+        self.run(f"INSERT INTO {self.quote(table)} VALUES ({marks})", rows)
+
+    def quote(self, name: str) -> str:
+        return '"' + name.replace('"', '""') + '"'
+
+    def at(self, moment: datetime) -> Any:
+        """`moment`, UTC, as this database stores it."""
+        return moment
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class PostgresqlSource(Source):
+    moment = "timestamptz"
+
+    def __init__(self, place: Database) -> None:
+        super().__init__(
+            SourceConnection(
+                type="postgresql",
+                host=place.host,
+                port=place.port,
+                database=place.name,
+                username=place.user,
+                password=SecretStr(place.password),
+            )
+        )
+        self._connection = place.connect(autocommit=True)
+
+    def run(self, statement: str, rows: Sequence[Sequence[Any]] | None = None) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            if rows is not None:
+                cursor.executemany(statement, rows)
+                return []
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class MariadbSource(Source):
+    moment = "TIMESTAMP(6) NULL"
+    text = "LONGTEXT"
+    shares_snapshot = False
+
+    def __init__(self, admin: Any, port: int, login: tuple[str, str, str]) -> None:
+        database, user, password = login
+        super().__init__(
+            SourceConnection(
+                type="mysql",
+                host="127.0.0.1",
+                port=port,
+                database=database,
+                username=user,
+                password=SecretStr(password),
+            )
+        )
+        self._connection = admin
+        self.run("SET time_zone = '+00:00'")
+
+    def run(self, statement: str, rows: Sequence[Sequence[Any]] | None = None) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            if rows is not None:
+                cursor.executemany(statement, rows)
+                return []
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def quote(self, name: str) -> str:
+        return "`" + name.replace("`", "``").replace("%", "%%") + "`"
+
+    def at(self, moment: datetime) -> Any:
+        return moment.replace(tzinfo=None)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class SqliteSource(Source):
+    integer = "INTEGER"  # with PRIMARY KEY the row's own id, the only key without NULLs
+    moment = "TEXT"
+    has_login = False
+    sees_transactions = False
+    placeholder = "?"
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(SourceConnection(type="sqlite", database=str(file)))
+        self._connection = sqlite3.connect(file, isolation_level=None)
+        self.run("PRAGMA journal_mode = wal")
+
+    def run(self, statement: str, rows: Sequence[Sequence[Any]] | None = None) -> list[tuple[Any, ...]]:
+        if rows is not None:
+            self._connection.execute("BEGIN")
+            self._connection.executemany(statement, rows)
+            self._connection.execute("COMMIT")
+            return []
+        return self._connection.execute(statement).fetchall()
+
+    def at(self, moment: datetime) -> Any:
+        return moment.isoformat(sep=" ", timespec="microseconds")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class DuckdbSource(Source):
+    """DuckDB lets no one read a file that another process, or instance, has open for writing: opened for each call."""
+
+    moment = "TIMESTAMPTZ"
+    has_login = False
+    placeholder = "?"
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(SourceConnection(type="duckdb", database=str(file)))
+        self._file = file
+        self.run("SELECT 1")
+
+    def run(self, statement: str, rows: Sequence[Sequence[Any]] | None = None) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(self._file)) as connection:
+            if rows is not None:
+                connection.executemany(statement, [list(row) for row in rows])
+                return []
+            return connection.execute(statement).fetchall()
+
+    def close(self) -> None:
+        """Nothing is held."""
