@@ -68,13 +68,22 @@ format: install-dev ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-sync: install ## Write prefect.yaml from the tenants
+sync: install ## Write prefect.yaml and dbt/PRODUCT_SCHEMA.md
 	@$(BIN)/mozart sync
+
+dbt-parse: sync ## Sync, then parse the models of all tenants (TENANT=acme for one)
+	@$(BIN)/mozart validate --parse-only $(TENANT)
+
+validate: install ## Check generated files, tenants, models and definitions (TENANT=acme for one)
+	@$(BIN)/mozart validate $(TENANT)
+
+dev: dbt-parse ## Sync, parse, then start the server and the workers
+	@$(BIN)/mozart up
 
 deploy: install ## Apply deployments, blocks, limits and automations to Prefect
 	@$(BIN)/mozart deploy
 
-check-sync: install ## Fail if prefect.yaml is not what the tenants say
+check-sync: install ## Fail if a generated file is not what it is generated from
 	@$(BIN)/mozart sync --check
 
 clean: down ## Remove the local state and the environments

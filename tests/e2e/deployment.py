@@ -139,9 +139,14 @@ class Deployed:
         return run
 
     def task_states(self, run: str) -> dict[str, RunState]:
-        """The final state of each task run, by the name people see."""
-        body = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
-        return {row["name"]: _state(row["state"]) for row in self.post("task_runs/filter", body)}
+        """The final state of each task run, by the name people see; the server writes it a moment later."""
+
+        def read() -> dict[str, RunState]:
+            body = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
+            return {row["name"]: _state(row["state"]) for row in self.post("task_runs/filter", body)}
+
+        wait_until(lambda: all(state.type in FINAL for state in read().values()), 20, f"all tasks of run {run} end")
+        return read()
 
     def rows_of(self, run: str, key: str) -> list[dict[str, Any]]:
         """The rows of a table artifact that the run left."""

@@ -32,14 +32,14 @@ from tests.e2e.deployment import Deployed
 
 PRIVATE_FILES = (".env", ".mozart/prefect/pgpass", ".mozart/seaweedfs/s3.json", ".mozart/valkey/valkey.conf")
 SMALL = 4_000_000
-_PAUSE = 0.2
+_PAUSE = 0.5
 
 
 @dataclass(frozen=True)
 class SecretSearch:
     """The secrets by name, and what was found so far as `name in place`."""
 
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
     found: set[str] = field(default_factory=set[str])
 
     def look(self, place: str, content: bytes | str) -> None:

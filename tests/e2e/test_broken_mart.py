@@ -16,6 +16,7 @@ pytestmark = pytest.mark.e2e
 
 CONTRACT = "mart_case"
 TESTED = "mart_stakeholder"
+_PAUSE = 0.2
 
 
 @dataclass
@@ -50,11 +51,9 @@ def _reading(deployed: Deployed, *marts: str) -> Generator[dict[str, Reader]]:
     stop = threading.Event()
 
     def loop() -> None:
-        while True:
+        while not stop.wait(_PAUSE):
             for reader in readers.values():
                 reader.read()
-            if stop.is_set():
-                return
 
     thread = threading.Thread(target=loop)
     thread.start()

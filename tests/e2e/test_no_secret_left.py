@@ -26,11 +26,12 @@ SECRETS = ("ACME_DB_PASSWORD", *(name for name in STACK_SECRETS if name != "S3_A
 
 
 @pytest.fixture
-def known(deployed: Deployed) -> dict[str, str]:
-    """Every secret of the project by name, the Prefect server's own database password among them."""
+def search(deployed: Deployed, wrong_password: str) -> SecretSearch:
+    """A search for every secret of the project, the Prefect server's own and the refused one among them."""
     passwords = {name: deployed.settings.get(name) for name in SECRETS}
     server = (deployed.root / ".mozart/prefect/pgpass").read_text().strip().rsplit(":", 1)[1]
-    return {**passwords, "password of the server's database": server}
+    more = {"password of the server's database": server, "the refused password": wrong_password}
+    return SecretSearch({**passwords, **more})
 
 
 @pytest.fixture
@@ -50,9 +51,8 @@ def storeless(deployed: Deployed) -> str:
 
 
 def test_no_secret_is_left_anywhere_even_by_runs_that_fail(
-    deployed: Deployed, known: dict[str, str], wrong_password: str, storeless: str
+    deployed: Deployed, search: SecretSearch, storeless: str
 ) -> None:
-    search = SecretSearch({**known, "the refused password": wrong_password})
     deployed.change_source(seed=401)
     with search.processes() as commands:
         unstored = deployed.start(storeless, tables=["cases"])

@@ -1,8 +1,9 @@
-"""`mozart sync`: write what is generated from the tenants' files, or check that it is up to date.
+"""`mozart sync`: write what is generated from tenants' files and the product schema, or check that it is up to date.
 
-Generated today: `prefect.yaml`, production-shaped whatever the environment. Resolves no variable and needs no secret,
-no server and no database. Exit codes: 0 up to date or written; 1 drift, with --check; 2 a tenant is broken, and then
-nothing is written, for a file without that tenant would take its deployment away.
+Generated: `prefect.yaml`, production-shaped whatever the environment, and `dbt/PRODUCT_SCHEMA.md` where the project has
+a product schema. Resolves no variable and needs no secret, no server and no database. Exit codes: 0 up to date or
+written; 1 drift, with --check; 2 a tenant is broken, and then nothing is written, for a file without that tenant would
+take its deployment away.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from mozart.fleet.plan import plan_fleet
 from mozart.fleet.prefect_yaml import render
 from mozart.settings import find_root
 from mozart.tenancy.load import Fleet, load_fleet
+from mozart.tenancy.product_page import PRODUCT_PAGE, render_product_page
+from mozart.tenancy.product_schema import PRODUCT_FILE, load_product_schema
 
+PREFECT_YAML = "prefect.yaml"
 DRIFT = 1
 BROKEN = 2
 
@@ -51,7 +55,7 @@ class GeneratedFile:
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False), help="The project's folder.")
 def command(check: bool, as_json: bool, root: Path | None) -> None:
-    """Write prefect.yaml from tenants/*/tenant.yaml.
+    """Write prefect.yaml from tenants/*/tenant.yaml, and dbt/PRODUCT_SCHEMA.md from dbt/product_schema.yml.
 
     Exits 0 when everything is up to date or was written, 1 on drift with --check, 2 when a tenant's file is broken.
     """
@@ -74,7 +78,9 @@ def command(check: bool, as_json: bool, root: Path | None) -> None:
 
 def generated_files(project: Path, fleet: Fleet) -> tuple[GeneratedFile, ...]:
     """Every generated file of the project, with its present and its wanted text."""
-    wanted = {"prefect.yaml": render(plan_fleet(fleet.tenants))}
+    wanted = {PREFECT_YAML: render(plan_fleet(fleet.tenants))}
+    if (project / PRODUCT_FILE).exists():
+        wanted[PRODUCT_PAGE] = render_product_page(load_product_schema(project))
     return tuple(GeneratedFile(path, _current(project, path), text) for path, text in wanted.items())
 
 
@@ -141,7 +147,7 @@ def _report(files: Sequence[GeneratedFile], fleet: Fleet, *, check: bool, as_jso
             click.echo(f"{file.path}: up to date")
         elif check:
             click.echo(file.diff(), nl=False)
-            click.echo(f"{file.path}: differs from the tenants' files; run `mozart sync`", err=True)
+            click.echo(f"{file.path}: differs from what it is generated from; run `mozart sync`", err=True)
         else:
             click.echo(f"{file.path}: written")
 

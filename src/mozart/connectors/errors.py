@@ -20,6 +20,7 @@ _TERMINAL_SIGNS = (
     "permission denied",
     "undefined",
     "syntax error",
+    "error in your SQL syntax",
     "invalid input syntax",
     "Conversion Error",
     "Binder Error",

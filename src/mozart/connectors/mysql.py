@@ -3,18 +3,19 @@
 The server cannot share a snapshot between connections, so the tables of one run are each consistent, but not with
 one another (`shared_snapshot=False`). DuckDB's mysql extension reads in the binary protocol; PyMySQL describes.
 
-Reading sessions run with ANSI_QUOTES and NO_BACKSLASH_ESCAPES, so that the standard quoter holds; without them every
-statement fails on its quoted FROM, and none can read a column's name as a text. Values are bound.
+Values are bound; names are quoted with backticks, which hold in every sql_mode. The extension takes a connection of its
+pool for every statement, so session settings cannot be made once: they go with each statement.
 
 The bound of a watermark: `innodb_trx` shows running transactions and `processlist` statements that have fixed NOW()
 but not begun one; both need the PROCESS privilege. On a replica rows arrive late with the primary's times. Without the
 privilege, or on a replica, the position says that it cannot know, and the declared lag is the bound. A time that the
-client made itself before its transaction began is covered by a declared lag only.
+client made itself before its transaction began, or wrote in a zone of its own, is covered by a declared lag only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -36,9 +37,9 @@ from mozart.connectors.base import (
 )
 from mozart.connectors.drivers import import_driver
 from mozart.connectors.mysql_types import map_type
-from mozart.connectors.windows import WindowValue, window_conditions
+from mozart.connectors.windows import WindowValue, window_conditions, zone_of_offset
 from mozart.errors import TerminalError, TransientError
-from mozart.sql import quote_identifier, quote_literal, quote_qualified
+from mozart.sql import quote_identifier, quote_literal
 
 _ATTACHED = "source"
 _DEFAULT_STATEMENT_TIMEOUT = 3600
@@ -46,6 +47,12 @@ _DEFAULT_STATEMENT_TIMEOUT = 3600
 _TLS_OPTIONS = ("ssl_mode", "ssl_ca", "ssl_cert", "ssl_key")
 _UNREACHABLE = frozenset({2002, 2003, 2006, 2013, 1040, 1053, 1203})
 _NEEDS_PRIVILEGE = frozenset({1142, 1227})
+
+# The zone in which the server fills DATETIME columns by default; of the offsets of one day the lower.
+_OFFSET = """
+SELECT LEAST(TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW()),
+             TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP() - INTERVAL 1 DAY, FROM_UNIXTIME(UNIX_TIMESTAMP() - 86400)))
+"""
 
 _SERVER = "SELECT @@version, @@server_id"
 _SERVER_UUID = "SELECT @@server_uuid"
@@ -116,13 +123,16 @@ class MysqlConnector(BaseConnector):
                 host=source.host,
                 port=source.port or self.default_port,
                 user=source.username,
-                password=source.password.get_secret_value() if source.password else "",
+                # As bytes: PyMySQL would encode a text as Latin-1.
+                password=source.password.get_secret_value().encode() if source.password else b"",
                 database=source.database,
                 charset="utf8mb4",
                 autocommit=True,
                 connect_timeout=self.connect_timeout,
                 read_timeout=self.statement_timeout,
                 program_name=self.application,
+                # Some times of information_schema are the server's local ones.
+                init_command="SET SESSION time_zone = 'SYSTEM'",
                 **self._driver_tls(),
             )
         except self.driver.MySQLError as error:
@@ -155,6 +165,7 @@ class MysqlReader(SourceReader):
     def __init__(self, connector: MysqlConnector, control: Any) -> None:
         self._connector = connector
         self._control = control
+        self._lock = threading.Lock()
         try:
             self._is_mariadb, self._identity = self._read_server()
             self.position = self._take_position()
@@ -175,17 +186,17 @@ class MysqlReader(SourceReader):
 
     def _take_position(self) -> SourcePosition:
         asked_at: datetime = self._query("the clock", "SELECT UTC_TIMESTAMP(6)")[0][0].replace(tzinfo=UTC)
+        self._execute("SET SESSION time_zone = @@GLOBAL.time_zone")
+        zone = zone_of_offset(int(self._query("the clock", _OFFSET)[0][0]))
         age = self._oldest_age()
         oldest = asked_at - age if age is not None else None
-        return SourcePosition(asked_at, oldest, age is not None, "UTC", shared_snapshot=False)
+        return SourcePosition(asked_at, oldest, age is not None, zone, shared_snapshot=False)
 
     def _oldest_age(self) -> timedelta | None:
         """How long the oldest transaction that may still commit has run (zero: none); None where nobody can tell."""
         try:
-            with self._control.cursor() as cursor:
-                cursor.execute("SET SESSION time_zone = 'SYSTEM'")
-                cursor.execute(_OLDEST)
-                age, moved, replicating = cursor.fetchone()
+            self._execute("SET SESSION time_zone = 'SYSTEM'")
+            age, moved, replicating = self._execute(_OLDEST)[0]
         except self._connector.driver.MySQLError as error:
             if _code(error) in _NEEDS_PRIVILEGE:
                 return None
@@ -198,11 +209,19 @@ class MysqlReader(SourceReader):
 
     def _query(self, where: str, statement: str, parameters: Sequence[str] = ()) -> Sequence[tuple[Any, ...]]:
         try:
-            with self._control.cursor() as cursor:
-                cursor.execute(statement, parameters or None)
-                return cursor.fetchall()
+            return self._execute(statement, parameters)
         except self._connector.driver.MySQLError as error:
             raise TransientError(f"{self._address}: {where} cannot be read: {_text(error)}") from None
+
+    def _execute(self, statement: str, parameters: Sequence[str] = ()) -> Sequence[tuple[Any, ...]]:
+        with self._lock:  # tables are described from several threads, the last ones perhaps long after the first
+            try:
+                self._control.ping(reconnect=False)
+            except self._connector.driver.MySQLError:
+                self._control = self._connector.connect()
+            cursor = self._control.cursor()
+            cursor.execute(statement, parameters or None)
+            return cursor.fetchall()
 
     def describe(self, schema: str | None, table: str) -> SourceTable:
         schema = schema or self._connector.connection.database
@@ -247,6 +266,7 @@ class MysqlReader(SourceReader):
             **{name.upper(): value for name, value in self._connector.tls().items()},
         }
         settings = ", ".join(f"{name} {quote_literal(value)}" for name, value in login.items())
+        connection.execute("SET GLOBAL mysql_session_time_zone = '+00:00'")
         connection.execute(f"CREATE OR REPLACE SECRET source_login (TYPE mysql, {settings})")
         try:
             connection.execute(
@@ -256,30 +276,29 @@ class MysqlReader(SourceReader):
             raise TransientError(f"{source.address}: cannot be attached ({type(error).__name__})") from None
 
     def begin(self, cursor: DuckDBPyConnection) -> None:
+        # The statement of a table's read has a snapshot of its own; DuckDB's transaction does not reach it.
         cursor.execute("BEGIN")
-        cursor.execute(f"CALL mysql_execute({quote_literal(_ATTACHED)}, {quote_literal(self._session())})")
-
-    def _session(self) -> str:
-        timeout = self._connector.statement_timeout
-        settings = {
-            "sql_mode": "'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
-            "time_zone": "'+00:00'",
-            "character_set_client": "utf8mb4",
-            "character_set_connection": "utf8mb4",
-            "character_set_results": "utf8mb4",
-            "net_write_timeout": str(timeout),  # a slow object store must not look like a dead client
-            **({"max_statement_time": str(timeout)} if self._is_mariadb else {"max_execution_time": f"{timeout}000"}),
-        }
-        return "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items())
 
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         wire, arrive = self._select_lists(read)
         source, values = _from_where(read)
-        return f"(SELECT {arrive} FROM {_remote(f'SELECT {wire} {source}', values)} AS wire)"
+        return f"(SELECT {arrive} FROM {self._remote(f'{wire} {source}', values)} AS wire)"
 
     def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         source, values = _from_where(read)
-        return f"(SELECT n AS rows FROM {_remote(f'SELECT count(*) AS n {source}', values)})"
+        return f"(SELECT n AS rows FROM {self._remote(f'count(*) AS n {source}', values)})"
+
+    def _remote(self, statement: str, values: Sequence[str]) -> str:
+        """The FROM item of a SELECT's remainder; a `?` in it for each of `values`."""
+        timeout = self._connector.statement_timeout
+        if self._is_mariadb:
+            # A slow object store must not look to the server like a dead client.
+            limits = f"max_statement_time = {timeout}, net_write_timeout = {timeout}"
+            statement = f"SET STATEMENT {limits} FOR SELECT {statement}"
+        else:
+            statement = f"SELECT /*+ MAX_EXECUTION_TIME({timeout}000) */ {statement}"
+        bound = f", params = row({', '.join(quote_literal(value) for value in values)})" if values else ""
+        return f"mysql_query({quote_literal(_ATTACHED)}, {quote_literal(statement)}, stream_results = true{bound})"
 
     def _select_lists(self, read: TableRead) -> tuple[str, str]:
         """What is asked of the source, and what DuckDB makes of it; key columns come along for refusals' messages."""
@@ -288,7 +307,7 @@ class MysqlReader(SourceReader):
         parts = [f'"wire"."k{number}"::VARCHAR' for number, _column in enumerate(keys)]
         key_text = f"concat_ws(', ', {', '.join(parts)})" if parts else "'(no key)'"
         wire = [f"{column.expression} AS c{number}" for number, column in enumerate(read.columns)]
-        wire += [f"CAST({quote_identifier(column.source_name)} AS CHAR) AS k{n}" for n, column in enumerate(keys)]
+        wire += [f"CAST({quote(column.source_name)} AS CHAR) AS k{n}" for n, column in enumerate(keys)]
         arrive = [self._arrive(column, number, key_text) for number, column in enumerate(read.columns)]
         return ", ".join(wire), ", ".join(arrive)
 
@@ -298,14 +317,15 @@ class MysqlReader(SourceReader):
         return f"{value} AS {quote_identifier(column.name)}"
 
 
+def quote(name: str) -> str:
+    """`name` as MySQL quotes it in every sql_mode; its double quotes may mean a text."""
+    quote_identifier(name)  # refuses what is no name
+    return "`" + name.replace("`", "``") + "`"
+
+
 def _column(name: str, declared: str) -> SourceColumn:
     mapping = map_type(declared)
-    return SourceColumn(name.lower(), name, declared, mapping.iceberg, mapping.wire(quote_identifier(name)))
-
-
-def _remote(statement: str, values: Sequence[str]) -> str:
-    bound = f", params = row({', '.join(quote_literal(value) for value in values)})" if values else ""
-    return f"mysql_query({quote_literal(_ATTACHED)}, {quote_literal(statement)}, stream_results = true{bound})"
+    return SourceColumn(name.lower(), name, declared, mapping.iceberg, mapping.wire(quote(name)))
 
 
 def _from_where(read: TableRead) -> tuple[str, Sequence[str]]:
@@ -313,7 +333,7 @@ def _from_where(read: TableRead) -> tuple[str, Sequence[str]]:
     conditions: list[str] = []
     values: list[str] = []
     for name, value in sorted(read.equals.items()):
-        column = quote_identifier(read.table.column(name).source_name)
+        column = quote(read.table.column(name).source_name)
         # The first condition can use an index; MySQL's own `=` ignores case and reads 'abc' as 0, so the text decides.
         conditions.append(f"{column} = ? AND CAST(CAST({column} AS CHAR) AS BINARY) = CAST(? AS BINARY)")
         values += [value, value]
@@ -322,13 +342,13 @@ def _from_where(read: TableRead) -> tuple[str, Sequence[str]]:
         condition = f"{left} {sign} {right}"
         conditions.append(f"({condition} OR {left} IS NULL)" if sign == ">" else condition)
         values.append(text)
-    table = quote_qualified(read.table.schema or "", read.table.name)
+    table = f"{quote(read.table.schema or '')}.{quote(read.table.name)}"
     return f"FROM {table}" + (f" WHERE {' AND '.join(conditions)}" if conditions else ""), values
 
 
 def _comparison(column: SourceColumn, value: WindowValue) -> tuple[str, str, str]:
     """Left side, right side with its `?`, and the bound text; both sides of one type, in the order DuckDB has."""
-    left = quote_identifier(column.source_name)
+    left = quote(column.source_name)
     if isinstance(column.iceberg_type, StringType):
         return f"CAST({left} AS CHAR) COLLATE utf8mb4_bin", "CAST(? AS CHAR) COLLATE utf8mb4_bin", str(value)
     if isinstance(value, datetime):

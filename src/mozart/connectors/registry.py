@@ -10,9 +10,12 @@ from mozart.errors import ConfigurationError
 
 # type → "module:class"; imported on demand, so that a missing driver of one database hurts no other.
 _CONNECTORS: Mapping[str, str] = {
+    "duckdb": "mozart.connectors.duckdb_file:DuckdbConnector",
     "mysql": "mozart.connectors.mysql:MysqlConnector",
+    "oracle": "mozart.connectors.oracle:OracleConnector",
     "postgresql": "mozart.connectors.postgresql:PostgresqlConnector",
     "sqlite": "mozart.connectors.sqlite:SqliteConnector",
+    "sqlserver": "mozart.connectors.sqlserver:SqlserverConnector",
 }
 
 

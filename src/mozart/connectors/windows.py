@@ -50,6 +50,12 @@ def window_value(table: SourceTable, column: SourceColumn, text: str) -> WindowV
         ) from None
 
 
+def zone_of_offset(seconds: int) -> str:
+    """A zone of whole hours that is never ahead of an offset from UTC: a bound in it may be early, never late."""
+    hours = seconds // 3600
+    return "UTC" if hours == 0 else f"Etc/GMT{-hours:+d}"
+
+
 def _parse(kind: IcebergType, text: str) -> WindowValue:
     parse = _PARSERS.get(type(kind))
     if parse is None:

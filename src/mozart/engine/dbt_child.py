@@ -37,10 +37,10 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Serve one parent. Returns the exit code."""
-    _die_with_parent()
-    emit = _take_over_stdout()
+    die_with_parent()
+    emit = take_over_stdout()
     request: dict[str, Any] = json.loads(sys.stdin.readline())
-    manifest = _parse(request, emit)
+    manifest = parse(request, emit)
     if manifest is None:
         return EXIT_DBT_FAILED
     line = sys.stdin.readline()
@@ -51,7 +51,8 @@ def main() -> int:
     return _build(request, build, manifest, emit)
 
 
-def _take_over_stdout() -> Emit:
+def take_over_stdout() -> Emit:
+    """The way to send events; from now on stdout itself goes to stderr."""
     # Private copy first: dbt, DuckDB and plugins may print, and a stray line would break the protocol.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -66,7 +67,7 @@ def _take_over_stdout() -> Emit:
     return emit
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Linux: the kernel kills us with the parent even while we hold the interpreter's lock in a long query."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -79,13 +80,14 @@ def _end_with_parent() -> None:
     os._exit(_EXIT_ORPHANED)  # no clean-up: the folder is removed by whoever runs this tenant next
 
 
-def _parse(request: Mapping[str, Any], emit: Emit) -> Manifest | None:
+def parse(request: Mapping[str, Any], emit: Emit) -> Manifest | None:
+    """Parse as asked and say so; None after the reason was sent as a `failed` event."""
     from dbt.cli.main import dbtRunner  # noqa: PLC0415 - after the request: 2 CPU s are not spent on a parent that died
     from dbt.contracts.graph.manifest import Manifest  # noqa: PLC0415
 
-    outcome = dbtRunner().invoke(["parse", *_common_arguments(request)])
+    outcome = dbtRunner().invoke(["parse", *common_arguments(request)])
     if not outcome.success or not isinstance(outcome.result, Manifest):
-        emit({"event": "failed", "stage": "parse", "message": _reason(outcome.exception)})
+        emit({"event": "failed", "stage": "parse", "message": failure_reason(outcome.exception)})
         return None
     emit({"event": "parsed"})
     return outcome.result
@@ -104,21 +106,21 @@ def _build(request: Mapping[str, Any], build: Mapping[str, Any], manifest: Manif
             limits=Limits(build["memory"], int(build["threads"]), Path(build["spill"])),
         )
     )
-    arguments = ["build", *_common_arguments(request), "--threads", str(int(build["threads"])), "--no-write-json"]
+    arguments = ["build", *common_arguments(request), "--threads", str(int(build["threads"])), "--no-write-json"]
     runner = dbtRunner(manifest=manifest, callbacks=[lambda message: _progress(message, emit)])
     outcome = runner.invoke([*arguments, "--select", *build["select"]])
     results: Sequence[Any] | None = getattr(outcome.result, "results", None)
     if results is None:
-        emit({"event": "failed", "stage": "build", "message": _reason(outcome.exception)})
+        emit({"event": "failed", "stage": "build", "message": failure_reason(outcome.exception)})
         return EXIT_DBT_FAILED
     for result in results:
-        emit(_result_event(result))
-    _close_candidates()
+        emit(result_event(result))
+    close_candidates()
     emit({"event": "done"})
     return 0
 
 
-def _close_candidates() -> None:
+def close_candidates() -> None:
     """Write the candidates' file out; the parent opens it as soon as it hears that we are done."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager  # noqa: PLC0415
 
@@ -127,7 +129,8 @@ def _close_candidates() -> None:
         environment.close()
 
 
-def _common_arguments(request: Mapping[str, Any]) -> list[str]:
+def common_arguments(request: Mapping[str, Any]) -> list[str]:
+    """dbt's options for every command of a tenant."""
     # Equal in every run of a tenant: dbt parses everything anew when the target or a profile value differs.
     return [
         *("--project-dir", request["project"], "--profiles-dir", request["profiles"], "--target", request["target"]),
@@ -154,7 +157,8 @@ def _progress(message: Any, emit: Emit) -> None:
     emit(event)
 
 
-def _result_event(result: Any) -> dict[str, Any]:
+def result_event(result: Any) -> dict[str, Any]:
+    """dbt's result of one node."""
     return {
         "event": "result",
         "unique_id": result.node.unique_id,
@@ -166,7 +170,8 @@ def _result_event(result: Any) -> dict[str, Any]:
     }
 
 
-def _reason(error: BaseException | None) -> str:
+def failure_reason(error: BaseException | None) -> str:
+    """Why dbt itself gave up."""
     return f"{type(error).__name__}: {error}" if error else "dbt gave no reason"
 
 

@@ -94,7 +94,7 @@ class Plugin(BasePlugin):
         conn.execute(f"ATTACH ':memory:' AS {quote_identifier(LAKE)}")
         for table in session.tables:
             if isinstance(table, EmptyTable):
-                create_empty_table(conn, table)
+                create_empty_view(conn, table)
             else:
                 create_lake_view(conn, table)
         close_local_files(conn)
@@ -114,11 +114,13 @@ def create_lake_view(connection: DuckDBPyConnection, table: LakeTable) -> None:
     )
 
 
-def create_empty_table(connection: DuckDBPyConnection, table: EmptyTable) -> None:
+def create_empty_view(connection: DuckDBPyConnection, table: EmptyTable) -> None:
     """`lake.{schema}.{table}` with the declared columns. The types were checked by whoever declared them."""
-    columns = ", ".join(f"{quote_identifier(name)} {kind}" for name, kind in table.columns)
+    columns = ", ".join(f"CAST(NULL AS {kind}) AS {quote_identifier(name)}" for name, kind in table.columns)
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_qualified(LAKE, table.schema)}")
-    connection.execute(f"CREATE TABLE {quote_qualified(LAKE, table.schema, table.table)} ({columns})")
+    connection.execute(
+        f"CREATE VIEW {quote_qualified(LAKE, table.schema, table.table)} AS SELECT {columns} WHERE false"
+    )
 
 
 def read_tables(raw: list[Mapping[str, Any]]) -> tuple[LakeTable, ...]:

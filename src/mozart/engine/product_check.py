@@ -18,9 +18,7 @@ from mozart.sql import quote_identifier
 from mozart.tenancy.product_schema import MART_PREFIX, PRODUCT_FILE, Mart, ProductSchema, portable_type
 
 
-def require_product_mart(
-    connection: DuckDBPyConnection, product: ProductSchema | None, candidate: Publication
-) -> None:
+def require_product_mart(connection: DuckDBPyConnection, product: ProductSchema | None, candidate: Publication) -> None:
     """Raise DataQualityError, naming everything that differs, when the candidate is a mart that breaks `product`.
 
     Staging tables pass, and so does everything when `product` is None.
@@ -60,7 +58,7 @@ def shape_breaches(mart: Mart, shape: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def row_breaches(connection: DuckDBPyConnection, mart: Mart, relation: str) -> list[str]:
-    """NULLs where there may be none, and keys that occur more than once. `relation` is quoted SQL of the right shape."""
+    """NULLs where there may be none, keys that occur more than once. `relation` is quoted SQL of the right shape."""
     required = [column.name for column in mart.columns if not column.nullable]
     breaches: list[str] = []
     if required:

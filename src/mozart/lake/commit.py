@@ -1,4 +1,4 @@
-"""The only committer of the lake's tables: append, merge, replace. DuckDB writes files, pyiceberg stages, this sends.
+"""The only committer of the lake's tables: append, merge, replace, restamp, expire. DuckDB writes files, this sends.
 
 One call makes at most one snapshot, which holds schema, data, deletes and the commit record together, and which lands
 only on the head it was planned on (`assert-ref-snapshot-id`; a new table: `assert-create`). Nothing is rebased: the
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_changes
 from typing import Literal, cast
@@ -41,11 +41,19 @@ from pyiceberg.exceptions import (
 from pyiceberg.schema import Schema
 from pyiceberg.table import CreateTableTransaction, StagedTable, Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.update import AssertCreate, AssertTableUUID, TableRequirement, TableUpdate
+from pyiceberg.table.update import (
+    AssertCreate,
+    AssertRefSnapshotId,
+    AssertTableUUID,
+    RemoveSnapshotsUpdate,
+    RemoveStatisticsUpdate,
+    TableRequirement,
+    TableUpdate,
+)
 
 from mozart.errors import CommitConflictError, CommitInDoubtError, TerminalError, TransientError
-from mozart.lake.catalog_client import describe, set_deadline, translate, translated
-from mozart.lake.head import CommitRecord, Identifier, TableHead, find_load, has_ancestor, read_head
+from mozart.lake.catalog_client import FAILURES, describe, set_deadline, translate, translated
+from mozart.lake.head import CommitRecord, Identifier, TableHead, find_load, has_ancestor, keeps_record, read_head
 from mozart.lake.schema_plan import (
     Column,
     check_plan,
@@ -73,6 +81,7 @@ __all__ = [
     "Identifier",
     "TableHead",
     "append",
+    "expire",
     "find_load",
     "merge",
     "plan_schema",
@@ -199,6 +208,52 @@ def restamp(catalog: Catalog, head: TableHead, *, run_id: str) -> CommitOutcome:
         return CommitOutcome("empty", head.snapshot_id)
     record = head.record.carry_forward(load_id=f"restamp-{head.snapshot_id}", run_id=run_id)
     return _commit(_Load(catalog, head, head.table.schema(), record, is_forced=True))
+
+
+def expire(catalog: Catalog, head: TableHead, snapshot_ids: Collection[int]) -> CommitOutcome:
+    """Forget these snapshots of the head's table, with their statistics; no file is removed, no snapshot made.
+
+    `already_done` when none of them is there. Lands on this head only, like every commit; said again after a lost
+    reply, it does no harm. Raises TerminalError when the current snapshot, one that a tag or branch names, or the
+    only commit record would go; otherwise errors as for `append`.
+    """
+    set_deadline(catalog)
+    known = {snapshot.snapshot_id for snapshot in head.table.metadata.snapshots} if head.table else set[int]()
+    ids = sorted(known & set(snapshot_ids))
+    if head.table is None or not ids:
+        return CommitOutcome("already_done", head.snapshot_id)
+    metadata = head.table.metadata
+    if any(ref.snapshot_id in ids for ref in metadata.refs.values()) or head.snapshot_id in ids:
+        raise TerminalError(f"table {head.name}: a snapshot that is current or has a name cannot be expired")
+    if not keeps_record(head, ids):
+        raise TerminalError(f"table {head.name}: expiring {ids} would lose the commit record; restamp the table first")
+    requirements = (
+        AssertTableUUID(uuid=metadata.table_uuid),
+        AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": head.snapshot_id}),
+    )
+    updates: list[TableUpdate] = [RemoveSnapshotsUpdate.model_validate({"snapshot-ids": ids})]
+    for statistics in metadata.statistics:
+        if statistics.snapshot_id in ids:
+            updates.append(RemoveStatisticsUpdate.model_validate({"snapshot-id": statistics.snapshot_id}))
+    try:
+        catalog.commit_table(head.table, requirements, tuple(updates))
+    except Exception as error:  # noqa: BLE001 - whatever was raised, only the table knows what landed
+        return _find_out_expired(catalog, head, ids, error)
+    return CommitOutcome("committed", head.snapshot_id)
+
+
+def _find_out_expired(catalog: Catalog, head: TableHead, ids: Sequence[int], error: Exception) -> CommitOutcome:
+    now = read_head(catalog, head.identifier)
+    left = {snapshot.snapshot_id for snapshot in now.table.metadata.snapshots} if now.table else set[int]()
+    if now.table is not None and not left & set(ids):
+        return CommitOutcome("committed", now.snapshot_id)
+    if _identity(now) != _identity(head) or isinstance(error, CommitFailedException):
+        raise CommitConflictError(
+            f"table {head.name} changed while its old snapshots were being expired; try again on the new head"
+        ) from error
+    if isinstance(error, FAILURES):
+        raise translate(error, f"expiring snapshots of {head.name}") from error
+    raise error
 
 
 def _commit(load: _Load) -> CommitOutcome:

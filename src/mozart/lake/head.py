@@ -8,19 +8,21 @@ would lose it: `mozart.lake.commit.restamp` first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot, ancestors_of
+from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
 from mozart.lake.catalog_client import set_deadline, translated
 
 PREFIX = "mozart."
 _DETAILS = "mozart.details."
-_CARRIED = "carried_load_id"
+CARRIED_LOAD_ID = "carried_load_id"
+"""The detail of a maintenance commit that names the load whose rows it keeps."""
 
 Identifier = tuple[str, str]
 
@@ -31,7 +33,8 @@ class CommitRecord:
 
     `watermark` is the canonical text of the incremental column's value; None when the load has none. `base` is the
     snapshot the load was planned on (the committer sets it). `rows` counts the rows the load brought. `mode` is one of
-    full_refresh, incremental, publish, maintenance. `details` are texts: source identity, high mark, digests.
+    full_refresh, incremental, backfill, publish, delete_pass, maintenance. `details` are texts: source identity, high
+    mark, digests.
 
     A load id names one load for ever: committing under an id that the table's history holds does nothing.
     """
@@ -77,15 +80,15 @@ class CommitRecord:
 
     def names(self, load_id: str) -> bool:
         """Whether this commit is that load, or carries it forward."""
-        return load_id in (self.load_id, self.details.get(_CARRIED))
+        return load_id in (self.load_id, self.details.get(CARRIED_LOAD_ID))
 
     def carry_forward(self, *, load_id: str, run_id: str) -> CommitRecord:
         """The record of a maintenance commit: same watermark and details, no rows of its own, and an id of its own.
 
         The id of the load it follows goes along, for the snapshot that named it may be expired later.
         """
-        carried = self.details.get(_CARRIED, self.load_id)
-        details = {**self.details, _CARRIED: carried}
+        carried = self.details.get(CARRIED_LOAD_ID, self.load_id)
+        details = {**self.details, CARRIED_LOAD_ID: carried}
         return replace(self, load_id=load_id, run_id=run_id, rows=0, mode="maintenance", details=details)
 
 
@@ -139,6 +142,26 @@ def find_load(head: TableHead, load_id: str) -> int | None:
 def has_ancestor(head: TableHead, snapshot_id: int) -> bool:
     """Whether the head is this snapshot or grew from it."""
     return head.table is not None and any(snapshot.snapshot_id == snapshot_id for snapshot, _ in _history(head.table))
+
+
+def keeps_record(head: TableHead, expired: Collection[int]) -> bool:
+    """Whether the record in force is still found once these snapshots are gone, and the ancestry up to it with them."""
+    if head.table is None or head.record is None:
+        return True
+    for snapshot, record in _history(head.table):
+        if snapshot.snapshot_id in expired:
+            return False
+        if record is not None:
+            return True
+    return False
+
+
+def has_foreign_rows(head: TableHead) -> bool:
+    """Whether others may have changed rows since the record in force: a commit that is no mere rewriting of files."""
+    if head.table is None or not head.is_foreign:
+        return False
+    foreign = itertools.takewhile(lambda step: step[1] is None, _history(head.table))
+    return any(snapshot.summary is None or snapshot.summary.operation != Operation.REPLACE for snapshot, _ in foreign)
 
 
 def _history(table: Table) -> Iterator[tuple[Snapshot, CommitRecord | None]]:

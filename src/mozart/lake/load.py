@@ -5,14 +5,15 @@ streams into files; an incremental load stages its delta in DuckDB (spilled to d
 drops rows that equal what raw has, and lands the rest. 4. One conditional commit of schema, data and record.
 5. A conflict or a lost answer: look for the load id, else plan again on the new head, after a random pause.
 
-A load that finds nothing new commits nothing. It never deletes a file that was handed to a commit.
+A load that finds nothing new commits nothing. It never deletes a file that was handed to a commit. One that sees its
+table's files pile up compacts it after its own commit, where no other writer is in the way.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +26,9 @@ from mozart.connectors.errors import read_error
 from mozart.errors import CommitConflictError, CommitInDoubtError, MozartError
 from mozart.lake import commit
 from mozart.lake.commit import CommitOutcome, CommitRecord, TableHead
+from mozart.lake.compaction import DEFAULT_POLICY, CompactionPolicy, compact_after_load
 from mozart.lake.deltas import write_position_deletes
+from mozart.lake.digest import EMPTY_DIGEST, digest_rows
 from mozart.lake.landing import Landing, discard, duckdb_type, land, scan
 from mozart.lake.load_plan import COMPARED, LoadMode, LoadPlan, LoadRequest, plan_load
 from mozart.lake.schema_plan import Column, plan_schema
@@ -60,13 +63,24 @@ class LoadResult:
 
 
 def load_table(
-    request: LoadRequest, reader: SourceReader, lake: LakeSession, progress: Progress = lambda _line: None
+    request: LoadRequest,
+    reader: SourceReader,
+    lake: LakeSession,
+    progress: Progress = lambda _line: None,
+    *,
+    compaction: CompactionPolicy | None = DEFAULT_POLICY,
 ) -> LoadResult:
-    """Load one table. Raises TransientError or TerminalError naming it; the table then is as it was before."""
+    """Load one table. Raises TransientError or TerminalError naming it; the table then is as it was before.
+
+    `compaction` says when a committed load compacts its table; None: never. The result's snapshot is the load's own.
+    """
     started = time.monotonic()
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             result = _Load(request, reader, lake, progress).run()
+            if result.status == "committed" and compaction is not None:
+                table = (request.namespace, request.spec.name)
+                compact_after_load(lake, table, run_id=request.run_id, policy=compaction, progress=progress)
             return replace(result, seconds=round(time.monotonic() - started, 3), attempts=attempt)
         except (CommitConflictError, CommitInDoubtError) as error:
             if attempt == _ATTEMPTS:
@@ -173,8 +187,8 @@ class _Load:
         if record.rows != landing.rows or record.watermark != watermark:
             return False
         cursor = self.lake.cursor()
-        new = _digest(cursor, scan(landing), self.plan.names) if landing.files else _EMPTY_DIGEST
-        return new == _digest(cursor, self._raw_now(), self.plan.names)
+        new = digest_rows(cursor, scan(landing), self.plan.names) if landing.files else EMPTY_DIGEST
+        return new == digest_rows(cursor, self._raw_now(), self.plan.names)
 
     # -- incremental and backfill -------------------------------------------------------------------------------
 
@@ -334,18 +348,6 @@ def _newest_of_key(request: LoadRequest, relation: str) -> str:
         f"SELECT * FROM {relation} AS candidate "
         f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}candidate::VARCHAR DESC) = 1"
     )
-
-
-_EMPTY_DIGEST = (0, None, None)
-
-
-def _digest(cursor: DuckDBPyConnection, relation: str, names: Sequence[str]) -> tuple[Any, ...]:
-    """Count and two independent 64-bit sums over the rows, whatever their order."""
-    columns = ", ".join(quote_identifier(name) for name in names)
-    rows = cursor.execute(
-        f"SELECT count(*), sum(hash({columns})::HUGEINT), sum(hash('mozart', {columns})::HUGEINT) FROM {relation}"
-    ).fetchall()
-    return tuple(rows[0])
 
 
 def _same(name: str) -> str:

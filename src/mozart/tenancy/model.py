@@ -30,11 +30,18 @@ class TenantFilter(Frozen):
     param: str
 
 
+class SoftDelete(Frozen):
+    """A row whose `column` is true, a number other than 0, or a moment counts as deleted at the source."""
+
+    column: str
+
+
 class TableSpec(Frozen):
     """One source table and how it is loaded. `columns` None means all of them.
 
     `source_schema` None means the connection's own. `watermark_lag_seconds`: how far behind now the watermark must
-    stay where the source cannot tell which transactions still run.
+    stay where the source cannot tell which transactions still run. `soft_delete` None: what was deleted at the source
+    is found by comparing keys.
     """
 
     name: str
@@ -46,6 +53,7 @@ class TableSpec(Frozen):
     incremental_column: str | None = None
     mode: Mode = "full_refresh"
     watermark_lag_seconds: int | None = None
+    soft_delete: SoftDelete | None = None
 
 
 class SourceSpec(Frozen):

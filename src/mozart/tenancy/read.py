@@ -13,6 +13,7 @@ from mozart.tenancy.model import (
     IcebergSpec,
     Mode,
     ParamValue,
+    SoftDelete,
     SourceSpec,
     StorageSpec,
     TableSpec,
@@ -37,6 +38,7 @@ TABLE_KEYS = (
     "incremental_column",
     "mode",
     "watermark_lag_seconds",
+    "soft_delete",
 )
 DEFAULT_BUCKET = "${S3_BUCKET:landing}"
 LONGEST_LAG = 7 * 86_400
@@ -214,6 +216,7 @@ def _read_table(fields: Fields, params: Mapping[str, ParamValue]) -> TableSpec:
         incremental_column=_source_name(fields, "incremental_column"),
         mode=_read_mode(fields),
         watermark_lag_seconds=fields.whole_number("watermark_lag_seconds", 0, LONGEST_LAG),
+        soft_delete=_read_soft_delete(fields),
     )
     _check_table(fields, table)
     return table
@@ -263,6 +266,15 @@ def _check_param(fields: Fields, key: str, param: str | None, params: Mapping[st
         fields.note(key, f"{param[:60]!r} is not a key of tenant.params; {known[:200]}")
 
 
+def _read_soft_delete(fields: Fields) -> SoftDelete | None:
+    section = fields.fields("soft_delete")
+    if section is None:
+        return None
+    section.refuse_unknown(("column",))
+    column = _source_name(section, "column", required=True)
+    return SoftDelete(column=column) if column else None
+
+
 def _check_table(fields: Fields, table: TableSpec) -> None:
     """How the fields of a table fit together."""
     if table.mode == "incremental":
@@ -271,6 +283,8 @@ def _check_table(fields: Fields, table: TableSpec) -> None:
                 fields.note(key, "is missing; mode incremental needs it")
     if table.watermark_lag_seconds is not None and table.mode != "incremental":
         fields.note("watermark_lag_seconds", "has a meaning for mode incremental only")
+    if table.soft_delete is not None and table.mode != "incremental":
+        fields.note("soft_delete", "has a meaning for mode incremental only; a full refresh replaces all rows")
     if table.columns is None:
         return
     for index, column in enumerate(table.primary_key):
@@ -279,6 +293,8 @@ def _check_table(fields: Fields, table: TableSpec) -> None:
             fields.log.add(_item_line(fields, "primary_key", index), path, _not_among(column, table.columns))
     if table.incremental_column is not None and table.incremental_column not in table.columns:
         fields.note("incremental_column", _not_among(table.incremental_column, table.columns))
+    if table.soft_delete is not None and table.soft_delete.column not in table.columns:
+        fields.note("soft_delete", _not_among(table.soft_delete.column, table.columns))
 
 
 def _item_line(fields: Fields, key: str, index: int) -> int:

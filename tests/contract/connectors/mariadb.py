@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,12 +52,20 @@ class MariaDB:
             cursor.execute(f"DROP USER {name}@'%'")
 
 
+@pytest.fixture(scope="session")
+def mariadb(state_folder: Path) -> Iterator[MariaDB]:
+    """The session's server, for every folder of tests that imports this fixture."""
+    with run_mariadb(Path(tempfile.mkdtemp(prefix="mariadb-", dir=state_folder))) as server:
+        yield server
+
+
 @contextmanager
 def run_mariadb(folder: Path) -> Iterator[MariaDB]:
     """A server with its data in `folder`, stopped at the end."""
     _driver()
     install, program = _program("mariadb-install-db"), _program("mariadbd")
-    data = folder / "mariadb"
+    folder.chmod(0o755)
+    data = folder / "data"
     data.mkdir()
     as_user: list[str] = []
     if os.geteuid() == 0:
@@ -73,7 +82,12 @@ def run_mariadb(folder: Path) -> Iterator[MariaDB]:
         [
             *(program, "--no-defaults", f"--datadir={data}", *as_user, f"--port={port}", f"--socket={socket}"),
             *("--bind-address=127.0.0.1", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0"),
-            *("--innodb-buffer-pool-size=64M", "--performance-schema=off", "--max-allowed-packet=64M"),
+            *(
+                "--innodb-buffer-pool-size=64M",
+                "--skip-name-resolve",
+                "--performance-schema=off",
+                "--max-allowed-packet=64M",
+            ),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

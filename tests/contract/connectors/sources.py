@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import duckdb
+import pyarrow as pa
 from pydantic import SecretStr
 
 from mozart.connectors.base import SourceConnection
@@ -26,6 +27,7 @@ class Source(ABC):
     has_login: ClassVar[bool] = True
     sees_transactions: ClassVar[bool] = True
     shares_snapshot: ClassVar[bool] = True
+    tells_tables_apart: ClassVar[bool] = True  # else every write to the source means a full refresh
     placeholder: ClassVar[str] = "%s"
 
     def __init__(self, connection: SourceConnection) -> None:
@@ -117,6 +119,7 @@ class MariadbSource(Source):
 
 
 class SqliteSource(Source):
+    key_text = "VARCHAR(100) COLLATE NOCASE"  # as loose as MariaDB's collations
     integer = "INTEGER"  # with PRIMARY KEY the row's own id, the only key without NULLs
     moment = "TEXT"
     has_login = False
@@ -147,6 +150,7 @@ class DuckdbSource(Source):
     """DuckDB lets no one read a file that another process, or instance, has open for writing: opened for each call."""
 
     moment = "TIMESTAMPTZ"
+    tells_tables_apart = False
     has_login = False
     placeholder = "?"
 
@@ -157,10 +161,13 @@ class DuckdbSource(Source):
 
     def run(self, statement: str, rows: Sequence[Sequence[Any]] | None = None) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self._file)) as connection:
-            if rows is not None:
-                connection.executemany(statement, [list(row) for row in rows])
-                return []
-            return connection.execute(statement).fetchall()
+            if rows is None:
+                return connection.execute(statement).fetchall()
+            head, _marks = statement.split(" VALUES ")  # executemany runs a statement for every row
+            columns = [pa.array(values) for values in zip(*rows, strict=True)]
+            connection.register("rows", pa.table(columns, names=[f"c{n}" for n in range(len(columns))]))
+            connection.execute(f"{head} SELECT * FROM rows")
+            return []
 
     def close(self) -> None:
         """Nothing is held."""

@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mozart.connectors.base import SourceConnection, TableRead
-from mozart.connectors.errors import read_error
+from mozart.connectors.base import SourceConnection
 from mozart.connectors.registry import create_connector
-from mozart.engine.duckdb import connect
 from mozart.errors import DataQualityError, TerminalError, TransientError
+from tests.contract.connectors.bench import read_table
 
 
 @pytest.fixture
@@ -43,25 +42,8 @@ def source(place: Any) -> Any:
         yield opened
 
 
-@pytest.fixture(scope="session")
-def extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("extensions")
-
-
 def read(connection: SourceConnection, extensions: Path, table: str) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
-    """The table's Iceberg types by column, and its rows as DuckDB receives them, in the source's order of `id`."""
-    connector = create_connector(connection, application="mozart/test")
-    with connector.open() as reader, connect(extensions=connector.extensions, extension_folder=extensions) as duck:
-        reader.attach(duck)
-        described = reader.describe("public", table)
-        cursor = duck.cursor()
-        reader.begin(cursor)
-        relation = reader.relation(cursor, TableRead(described, described.columns))
-        try:
-            rows = cursor.execute(f"SELECT * FROM {relation} ORDER BY 1").fetchall()
-        except Exception as error:
-            raise read_error(table, error) from error
-        return {column.name: str(column.iceberg_type) for column in described.columns}, rows
+    return read_table(connection, extensions, table, "public")
 
 
 # source type, literal, Iceberg type, value as it must arrive

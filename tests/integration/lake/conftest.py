@@ -13,6 +13,7 @@ import pytest
 from mozart.connectors.base import SourceConnection
 from mozart.connectors.registry import create_connector
 from mozart.engine.duckdb import connect
+from mozart.lake.compaction import DEFAULT_POLICY, CompactionPolicy
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.load import LoadResult, load_table
 from mozart.lake.load_plan import LoadRequest
@@ -31,8 +32,10 @@ class Bench:
     folder: Path
     runs: int = 0
 
-    def load(self, spec: TableSpec, **options: Any) -> LoadResult:
-        """Load one table in a run of its own."""
+    def load(
+        self, spec: TableSpec, *, compaction: CompactionPolicy | None = DEFAULT_POLICY, **options: Any
+    ) -> LoadResult:
+        """Load one table in a run of its own. `options` are the request's."""
         self.runs += 1
         connector = create_connector(self.connection, application="mozart/test")
         request = LoadRequest("test", self.namespace, spec, f"run{self.runs}", **options)
@@ -46,7 +49,7 @@ class Bench:
             connector.open() as reader,
         ):
             reader.attach(lake.connection)
-            return load_table(request, reader, lake)
+            return load_table(request, reader, lake, compaction=compaction)
 
     def raw(self, table: str, columns: str = "*", order: str = "1") -> list[tuple[Any, ...]]:
         """The rows of a raw table as DuckDB reads them."""

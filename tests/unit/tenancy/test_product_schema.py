@@ -1,0 +1,265 @@
+"""The product schema's definition, its page, and a tenant's files held to it; nothing is run here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mozart.errors import ConfigurationError
+from mozart.tenancy.load import load_tenant
+from mozart.tenancy.model_folder import read_model_folder
+from mozart.tenancy.product_page import PRODUCT_PAGE, render_product_page
+from mozart.tenancy.product_rules import contract_problems, missing_marts
+from mozart.tenancy.product_schema import PRODUCT_FILE, ProductSchema, load_product_schema, portable_type
+
+ROOT = Path(__file__).parents[3]
+
+DEFINITION = """\
+version: 1
+marts:
+  - name: mart_case
+    description: Cases.
+    key: [case_id]
+    columns:
+      - {name: case_id, type: long, description: Key.}
+      - {name: title, type: string, nullable: true, description: Title.}
+"""
+
+
+def define(root: Path, text: str | bytes) -> ProductSchema:
+    file = root / PRODUCT_FILE
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_product_schema(root)
+
+
+def test_the_definition_is_read(tmp_path: Path) -> None:
+    product = define(tmp_path, DEFINITION)
+    (mart,) = product.marts
+    assert (product.version, mart.key, [c.name for c in mart.columns]) == (1, ("case_id",), ["case_id", "title"])
+    assert [c.nullable for c in mart.columns] == [False, True]
+    assert product.mart("mart_case") is mart and product.mart("case") is None
+    assert mart.columns[0].contract_type == "bigint"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("version: 1", "version: one", "dbt/product_schema.yml:1: version: must be a whole number; is text"),
+        ("version: 1\n", "", "dbt/product_schema.yml:1: version: is missing"),
+        ("type: long", "type: bigint", ":7: marts[0].columns[0].type: 'bigint' is not one of boolean, int, long"),
+        ("type: long", "type: decimal(40,2)", ":7: marts[0].columns[0].type:"),
+        ("name: title", "name: case_id", ":8: marts[0].columns[1].name: 'case_id' is given twice"),
+        ("name: title", "name: Title", ":8: marts[0].columns[1].name: 'Title' must match"),
+        ("key: [case_id]", "key: [title]", ":5: marts[0].key: 'title' is nullable"),
+        ("key: [case_id]", "key: [id]", ":5: marts[0].key: 'id' is no column of the mart"),
+        ("    key: [case_id]\n", "", ":3: marts[0].key: is missing"),
+        ("name: mart_case", "name: case", ":3: marts[0].name: 'case' must begin with 'mart_'"),
+        ("nullable: true", "nullable: maybe", ":8: marts[0].columns[1].nullable: must be true or false"),
+        ("nullable: true", "nulable: true", "did you mean 'nullable'?"),
+        (", description: Title.", "", ":8: marts[0].columns[1].description: is missing"),
+        (
+            "    description: Cases.",
+            "    description: Cases.\n    description: x",
+            ":5: marts[0].description: is given",
+        ),
+        ("marts:", "marts: []\nx:", "marts: is an empty list"),
+        ("  - name", "  - x\n  - name", ":3: marts[0]: must be a mapping"),
+    ],
+)
+def test_a_mistake_is_a_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in DEFINITION
+    with pytest.raises(ConfigurationError) as caught:
+        define(tmp_path, DEFINITION.replace(old, new, 1))
+    assert expected in str(caught.value)
+
+
+def test_no_definition_and_no_text_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"product_schema\.yml: does not exist"):
+        load_product_schema(tmp_path)
+    with pytest.raises(ConfigurationError, match="is not UTF-8"):
+        define(tmp_path, b"version: \xff")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "canonical"),
+    [
+        ("BIGINT", "long"),
+        ("timestamp  with time zone", "timestamptz"),
+        ("numeric( 18 , 2 )", "decimal(18,2)"),
+        ("decimal(18, 2)", "decimal(18,2)"),
+        ("text", "string"),
+        ("hugeint", None),
+        ("decimal", None),
+        ("decimal(2,3)", None),
+    ],
+)
+def test_types_have_one_spelling(spelling: str, canonical: str | None) -> None:
+    assert portable_type(spelling) == canonical
+
+
+def test_the_shape_knows_no_words(tmp_path: Path) -> None:
+    first = define(tmp_path, DEFINITION).shape
+    assert (
+        define(tmp_path, DEFINITION.replace("Title.", "The title.").replace("version: 1", "version: 2")).shape == first
+    )
+    assert define(tmp_path, DEFINITION.replace(", nullable: true", "")).shape != first
+
+
+def test_the_page_is_what_sync_writes_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    assert (ROOT / PRODUCT_PAGE).read_text(encoding="utf-8") == render_product_page(load_product_schema(ROOT))
+    page = render_product_page(define(tmp_path, DEFINITION.replace("Title.", "a | b <c>")))
+    assert "| 2 | `title` | string | yes | varchar | a \\| b &lt;c> |" in page
+    assert "Generated by `mozart sync`" in page.splitlines()[0]
+
+
+# --- a tenant's files ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The sample tenant and the product schema, to be broken."""
+    shutil.copytree(ROOT / "tenants" / "acme", tmp_path / "tenants" / "acme")
+    (tmp_path / "dbt").mkdir()
+    shutil.copy(ROOT / PRODUCT_FILE, tmp_path / PRODUCT_FILE)
+    return tmp_path
+
+
+def said(project: Path) -> list[str]:
+    """Everything wrong with acme's files."""
+    folder = read_model_folder(project, load_tenant(project / "tenants" / "acme"))
+    product = load_product_schema(project)
+    problems = [*folder.problems, *missing_marts(product, "acme", set(folder.models))]
+    for name, declared in folder.declared.items():
+        mart = product.mart(name.removeprefix("acme__"))
+        if mart is not None and name in folder.models:
+            problems += contract_problems(mart, declared)
+    return [str(problem).removeprefix("tenants/acme/models/") for problem in problems]
+
+
+def change(project: Path, file: str, old: str, new: str) -> None:
+    path = project / "tenants" / "acme" / "models" / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+CASE_SQL, CASE_YML = "mart/acme__mart_case.sql", "mart/acme__mart_case.yml"
+TYPES_SQL, SOURCES = "staging/acme__stg_case_types.sql", "_sources.yml"
+KEY = "      - name: case_id\n        data_type: bigint\n"
+
+
+def test_the_sample_tenant_is_right(project: Path) -> None:
+    assert said(project) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        (TYPES_SQL, "{{ config(alias='stg_case_types') }}", "", f"{TYPES_SQL}:1: names no table; add {{{{ config("),
+        (TYPES_SQL, "alias='stg_case_types'", "alias='types'", f"{TYPES_SQL}:1: alias 'types' must be 'stg_"),
+        (TYPES_SQL, "'case_types') }}", "'case_types') }", f"{TYPES_SQL}:5: is not a valid template: "),
+        (TYPES_SQL, "acme_raw", "harbor_raw", f"{TYPES_SQL}:5: reads source 'harbor_raw', which is not this tenant's"),
+        (TYPES_SQL, "'case_types') }}", "'case_typs') }}", "has no table 'case_typs'; did you mean 'case_types'?"),
+        (CASE_SQL, "acme__stg_cases", "harbor__stg_cases", f"{CASE_SQL}:5: reads model 'harbor__stg_cases', which"),
+        (CASE_SQL, "acme__stg_cases", "acme__stg_case", "no model 'acme__stg_case'; did you mean 'acme__stg_cases'?"),
+        (SOURCES, "name: acme_raw", "name: beta_raw", f"{SOURCES}:4: source 'beta_raw' is not this tenant's"),
+        (SOURCES, "name: case_id, data_type: bigint", "name: case_id", f"{SOURCES}:14: case_id: has no data_type"),
+        (SOURCES, "data_type: bigint", 'data_type: "bigint; drop"', f"{SOURCES}:14: case_id: 'bigint; drop' is not"),
+        (SOURCES, "name: organisations", "name: orgs", "table 'organisations' of tenants/acme/tenant.yaml is missing"),
+        (SOURCES, "      - name: cases", "      - name: x\n      - name: cases", f"{SOURCES}:11: table 'x' is not"),
+        (SOURCES, "{name: email,", "{name: e_mail,", "column 'email' is loaded (tenants/acme/tenant.yaml) but not"),
+        (SOURCES, "version: 2", "version: 2\nversion: 2", f"{SOURCES}:2: version: is given twice; first in line 1"),
+        (CASE_YML, "name: title", "name: case_id", f"{CASE_YML}:4: acme__mart_case: column title of the product"),
+        (CASE_YML, KEY, f"{KEY}        data_type: x\n", f"{CASE_YML}:9: models[0].columns[0].data_type: is given"),
+        (CASE_YML, KEY, KEY.replace("big", ""), f"{CASE_YML}:8: case_id: is declared as int; the product schema says"),
+        (CASE_YML, KEY, KEY.replace("case_id", "id"), f"{CASE_YML}:7: id: is no column of mart_case in the"),
+        (CASE_YML, "- type: not_null", "- type: check", f"{CASE_YML}:7: case_id: is never NULL in the product schema"),
+        (CASE_YML, "          - unique\n", "", f"{CASE_YML}:7: acme__mart_case: the key of mart_case is not tested"),
+        (CASE_YML, "          - not_null\n", "", f"{CASE_YML}:7: case_id: is part of the key of mart_case"),
+        (CASE_YML, "- unique\n", "- unique: {config: {severity: warn}}\n", "the key of mart_case is not tested"),
+        (CASE_YML, "name: acme__mart_case\n", "name: acme__mart_cas\n", "did you mean 'acme__mart_case'?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_tenants_file_is_a_line(project: Path, file: str, old: str, new: str, expected: str) -> None:
+    change(project, file, old, new)
+    lines = said(project)
+    assert any(expected in line for line in lines), lines
+    assert len(lines) <= 3, lines
+
+
+def test_columns_in_another_order_are_told_once(project: Path) -> None:
+    path = project / "tenants/acme/models" / CASE_YML
+    text = path.read_text(encoding="utf-8")
+    first, second = text.index("      - name: reference"), text.index("      - name: title")
+    third = text.index("      - name: status")
+    path.write_text(text[:first] + text[second:third] + text[first:second] + text[third:], encoding="utf-8")
+    assert said(project) == [
+        f"{CASE_YML}:15: title: stands where the product schema has reference; keep its order of columns"
+    ]
+
+
+def _remove_mart(models: Path) -> None:
+    (models / CASE_SQL).unlink()
+    (models / CASE_YML).unlink()
+
+
+def _empty(models: Path) -> None:
+    shutil.rmtree(models)
+
+
+def _move(models: Path) -> None:
+    (models / TYPES_SQL).rename(models / "mart" / Path(TYPES_SQL).name)
+
+
+def _rename(models: Path) -> None:
+    (models / TYPES_SQL).rename(models / "staging" / "harbor__stg_case_types.sql")
+
+
+def _latin1(models: Path) -> None:
+    (models / TYPES_SQL).write_bytes(b"{{ config(alias='stg_case_types') }}\nselect 1 -- Stra\xdfe\n")
+
+
+def _link(models: Path) -> None:
+    (models / "staging" / "acme__stg_linked.sql").symlink_to(models / TYPES_SQL)
+
+
+def _python(models: Path) -> None:
+    (models / "staging" / "acme__stg_x.py").write_text("def model(dbt, session): ...\n")
+
+
+def _twice(models: Path) -> None:
+    shutil.copy(models / TYPES_SQL, models / "mart" / Path(TYPES_SQL).name)
+
+
+def _blank(models: Path) -> None:
+    (models / TYPES_SQL).write_text("\n")
+
+
+def _deep(models: Path) -> None:
+    (models / TYPES_SQL).write_text("{{ " + "(" * 5000 + " }}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (_remove_mart, "mart/acme__mart_case.sql: is missing; every tenant offers mart_case"),
+        (_empty, "tenants/acme/models: holds no models"),
+        (_move, "mart/acme__stg_case_types.sql: is in the wrong folder; models stg_… go into"),
+        (_rename, "staging/harbor__stg_case_types.sql: is named after tenant 'harbor'"),
+        (_latin1, f"{TYPES_SQL}:2: is not UTF-8 (byte 53); save the file as UTF-8"),
+        (_link, "staging/acme__stg_linked.sql: is a link"),
+        (_python, "staging/acme__stg_x.py: is neither a model (.sql) nor properties (.yml)"),
+        (_twice, f"{TYPES_SQL}: there is a model of this name in tenants/acme/models/mart/acme__stg_case_types.sql"),
+        (_blank, f"{TYPES_SQL}: is empty"),
+        (_deep, f"{TYPES_SQL}:1: is n"),
+    ],
+)
+def test_a_file_in_a_bad_state_is_a_line(project: Path, damage: Callable[[Path], None], expected: str) -> None:
+    damage(project / "tenants" / "acme" / "models")
+    lines = said(project)
+    assert any(expected in line for line in lines), lines
+    assert all("\n" not in line for line in lines)
