@@ -33,6 +33,7 @@ from mozart.lake.publish import Publication
 from mozart.sql import quote_qualified
 from mozart.tenancy.model import Tenant
 from mozart.tenancy.model_folder import ModelFolder, read_model_folder
+from mozart.tenancy.model_properties import DeclaredColumn
 from mozart.tenancy.product_rules import contract_problems, mart_model, missing_marts
 from mozart.tenancy.product_schema import Mart, ProductSchema
 
@@ -60,8 +61,8 @@ def check_models(
 ) -> ModelCheck:
     """Check one tenant's models; mistakes are the answer, not an exception.
 
-    `product` None leaves the marts' shape out. Raises TransientError when another check of this tenant goes on or dbt's
-    process was killed, TerminalError when it runs out of time.
+    `product` None leaves the marts' shape out. Raises ConfigurationError without a dbt project, TransientError when
+    another check of this tenant goes on or dbt's process was killed, TerminalError when it runs out of time.
     """
     folder = read_model_folder(root, tenant)
     problems = [*folder.problems, *_type_problems(folder)]
@@ -70,6 +71,8 @@ def check_models(
         problems += _declared_mart_problems(folder, product)
     if not folder.models or not folder.is_declared:
         return ModelCheck(len(folder.models), _in_order(problems), was_built=False)
+    if not (root / "dbt" / "dbt_project.yml").is_file():
+        raise ConfigurationError(Problem("dbt/dbt_project.yml", "", "does not exist; it belongs to the checkout"))
     place = _place(root, state, tenant)
     with locked(place):
         check = _Check(folder, place, product, problems)
@@ -140,11 +143,10 @@ class _Check:
 
     def __post_init__(self) -> None:
         self.stage = Stage(self.folder, self.place.root)
-        with_unknown_type = {problem.file.rpartition(":")[0] for problem in _type_problems(self.folder)}
         self.stage.broken = {
             name
             for name, model in self.folder.declared.items()
-            if name in self.folder.models and model.file in with_unknown_type and not _is_typed(model.columns)
+            if name in self.folder.models and not _has_known_types(model.columns)
         }
 
     @property
@@ -334,7 +336,7 @@ def _column_of(breach: str) -> str:
     return words[1] if words[:1] == ["column"] else ""
 
 
-def _is_typed(columns: Sequence[Any]) -> bool:
+def _has_known_types(columns: Sequence[DeclaredColumn]) -> bool:
     return all(column.data_type is None or is_type(column.data_type) for column in columns)
 
 
