@@ -138,15 +138,22 @@ class Deployed:
         assert state.type == "COMPLETED", f"{state.name}: {state.message}"
         return run
 
+    def tasks(self, run: str) -> dict[str, RunState]:
+        """The state of each task run that the server has written so far, by the name people see."""
+        body = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
+        return {row["name"]: _state(row["state"]) for row in self.post("task_runs/filter", body)}
+
     def task_states(self, run: str) -> dict[str, RunState]:
-        """The final state of each task run, by the name people see; the server writes it a moment later."""
+        """The final state of each task of an ended run. The server writes them up to seconds after the run's own."""
+        states: dict[str, RunState] = {}
 
-        def read() -> dict[str, RunState]:
-            body = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
-            return {row["name"]: _state(row["state"]) for row in self.post("task_runs/filter", body)}
+        def are_written() -> bool:
+            states.clear()
+            states.update(self.tasks(run))
+            return f"summarise {TENANT}" in states and all(state.type in FINAL for state in states.values())
 
-        wait_until(lambda: all(state.type in FINAL for state in read().values()), 20, f"all tasks of run {run} end")
-        return read()
+        wait_until(are_written, 60, f"the states of all tasks of run {run} are written")
+        return states
 
     def rows_of(self, run: str, key: str) -> list[dict[str, Any]]:
         """The rows of a table artifact that the run left."""

@@ -52,5 +52,5 @@ def test_prefects_own_command_twice_at_once_completes_one_and_cancels_one_with_t
     assert [kind for kind, _ in first] == ["CANCELLED", "RUNNING"]
     cancelled, running = (run for _, run in first)
     assert deployed.state(cancelled) == RunState("CANCELLED", "Cancelled", "Deployment concurrency limit reached.")
-    assert deployed.task_states(cancelled) == {}
+    assert deployed.tasks(cancelled) == {}
     assert deployed.wait(running).name == "Completed"

@@ -1,153 +1,178 @@
 """`mozart demo`: the whole way on this machine, through the real worker, with what happened in figures.
 
-It makes nothing twice: a running stack, an existing sample and an unchanged deployment are left as they are, so a
-second demo shows two incremental runs more.
+It makes nothing twice: a running stack, existing samples and unchanged deployments are left as they are, so a second
+demo shows incremental runs only. Samples are made while the Prefect server starts, and two tenants run at a time:
+acme twice, beside it the others one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
+from prefect.client.orchestration import PrefectClient
 
 from mozart.cli.connect import prefect_client
+from mozart.cli.demo_sources import SOURCE_SECRETS, SOURCES, change_acme
 from mozart.cli.deploy import deploy
 from mozart.cli.sync import write_generated
-from mozart.cli.up import start_stack
-from mozart.engine.query import CATALOG, open_session
+from mozart.engine.query import CATALOG, QuerySession, open_session
 from mozart.errors import MozartError
+from mozart.fleet.plan import TENANT_FLOW
 from mozart.fleet.runs import FinishedRun, read_table_artifact, run_to_end
 from mozart.lake.lakehouse import lakehouse_from_settings
 from mozart.services.secrets import ensure_secrets
-from mozart.services.stack import Stack
-from mozart.settings import Settings, find_root, load_settings
-from mozart.sql import quote_literal, quote_qualified
+from mozart.services.stack import Progress, Stack, load_stack
+from mozart.settings import Settings, find_root
+from mozart.sql import quote_qualified
 from mozart.tenancy.load import load_tenant
+from mozart.tenancy.names import Namespaces, deployment_name
+from mozart.tenancy.product_schema import load_product_schema
 from mozart.tenancy.resolve import resolve
 
-TENANT = "acme"
-_SECRETS = ("ACME_DB_PASSWORD",)
+FIRST, OTHERS = "acme", ("harbor", "atlas")
+
+Counts = Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class RunFigures:
-    """One run of the tenant, as its artifacts tell it."""
+    """One run of a tenant, as its artifacts tell it. `what` is its heading."""
 
+    what: str
     run: FinishedRun
     tables: list[dict[str, Any]]
     models: list[dict[str, Any]]
 
+    def total(self, figure: str) -> int:
+        return sum(int(table[figure]) for table in self.tables)
+
 
 @click.command(epilog="Example: mozart demo --scale 0.2")
-@click.option("--scale", default=1.0, show_default=True, help="Size of the sample; 1 is 40,000 cases.")
+@click.option("--scale", default=1.0, show_default=True, help="Size of the samples; 1 is 40,000 cases of acme.")
 def command(scale: float) -> None:
-    """From nothing to a tenant's marts and an incremental run, through the real worker.
+    """From nothing to three tenants' marts and an incremental run, through the real worker.
 
-    Starts the stack, makes the sample database, syncs and deploys, runs tenant acme, changes some source rows, runs it
-    again, and prints what happened. Exits 1 if anything failed.
+    Starts the stack, makes three sample sources (two PostgreSQL databases, a SQLite file), syncs and deploys, runs the
+    tenants, changes some rows of acme's source, runs it again, and prints what happened. Exits 1 if anything failed.
     """
     began = time.monotonic()
     root = find_root()
-    ensure_secrets(root, _SECRETS)
-    stack = start_stack(root)
-    settings = load_settings(root)
-    _heading("Sample database")
-    _make_sample(stack, settings, scale)
+    ensure_secrets(root, SOURCE_SECRETS)
+    stack = load_stack(root)
+    samples = _start(stack, scale)
+    _heading("Sample sources")
+    for tenant, counts in samples.items():
+        click.echo(f"  {tenant:<7} {SOURCES[tenant][0]}: {sum(counts.values()):,} rows in {len(counts)} tables")
     _heading("Deployments")
     write_generated(root)
-    deploy(settings)
-    first = _run(settings, "First run")
-    changed = _change(stack, settings)
-    second = _run(settings, f"Second run, after {changed} changed source rows")
-    _show_lake(settings)
-    _farewell(stack, first, second, time.monotonic() - began)
+    deploy(stack.settings)
+    figures = asyncio.run(_run_tenants(stack))
+    _show_lake(stack.settings)
+    _farewell(stack, figures, time.monotonic() - began)
 
 
 def _heading(text: str) -> None:
     click.secho(f"\n{text}", bold=True)
 
 
-def _make_sample(stack: Stack, settings: Settings, scale: float) -> None:
-    from samples import axiom_core  # noqa: PLC0415 - the sample is no part of the package; only the demo needs it
+def _start(stack: Stack, scale: float) -> Mapping[str, Counts]:
+    """Bring the stack up, and make the samples as soon as PostgreSQL is there; rows by table of each."""
+    made: dict[str, Future[Counts]] = {}
+    with ThreadPoolExecutor(len(SOURCES)) as threads:
 
-    database, role = settings.values.get("ACME_DB_NAME", "acme"), settings.values.get("ACME_DB_USER", "acme")
-    stack.postgres.create_database(database, owner=role, password=settings.get("ACME_DB_PASSWORD"))
-    with stack.postgres.superuser(database).connect() as connection:
-        counts = axiom_core.create(connection, scale=scale)
-        axiom_core.grant_reader(connection, role)
-    click.echo(
-        f"  Axiom Core: {sum(counts.values()):,} rows in {len(counts)} tables; the largest has {max(counts.values()):,}"
-    )
+        def report(progress: Progress) -> None:
+            click.echo(f"  {progress.service:<10} {progress.event} ({progress.seconds:.1f} s)")
+            if progress.service == stack.postgres.name and progress.event != "failed":
+                for tenant, (_, make) in SOURCES.items():
+                    made[tenant] = threads.submit(make, stack.postgres, stack.settings, scale)
 
-
-def _change(stack: Stack, settings: Settings) -> int:
-    from samples import axiom_core  # noqa: PLC0415 - see above
-
-    with stack.postgres.superuser(settings.values.get("ACME_DB_NAME", "acme")).connect() as connection:
-        changes = axiom_core.apply_changes(connection, seed=secrets.randbelow(1_000_000), inserts=20, updates=80)
-    return sum(count for what, count in changes.items() if not what.startswith("event_outbox"))
+        _heading(f"The stack of {stack.settings.root}")
+        stack.up(report)
+        return {tenant: counts.result() for tenant, counts in made.items()}
 
 
-def _run(settings: Settings, title: str) -> RunFigures:
-    _heading(title)
+async def _run_tenants(stack: Stack) -> list[RunFigures]:
+    """Run all tenants; acme's two runs first in the answer. MozartError when one failed, after the others ended."""
+    _heading(f"Runs: {FIRST} twice, {' and '.join(OTHERS)} beside it")
+    async with prefect_client(stack.settings) as client:
+        run = partial(_run, client, stack.settings)
 
-    async def run() -> RunFigures:
-        async with prefect_client(settings) as client:
-            finished = await run_to_end(
-                client, f"tenant-pipeline/{TENANT}", on_state=lambda state: click.echo(f"  {state} ...")
-            )
-            tables = await read_table_artifact(client, finished.id, f"{TENANT}-tables")
-            models = await read_table_artifact(client, finished.id, f"{TENANT}-models")
-            return RunFigures(finished, tables, models)
+        async def run_first() -> list[RunFigures]:
+            first = await run(FIRST, f"{FIRST}, first run")
+            changed = await asyncio.to_thread(change_acme, stack.postgres, stack.settings)
+            return [first, await run(FIRST, f"{FIRST}, second run, after {changed} changed source rows")]
 
-    figures = asyncio.run(run())
+        async def run_others() -> list[RunFigures]:
+            return [await run(tenant, tenant) for tenant in OTHERS]
+
+        ends = await asyncio.gather(run_first(), run_others(), return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+    return [figures for end in ends if not isinstance(end, BaseException) for figures in end]
+
+
+async def _run(client: PrefectClient, settings: Settings, tenant: str, what: str) -> RunFigures:
+    deployment = f"{TENANT_FLOW}/{deployment_name(tenant, settings.suffix)}"
+    finished = await run_to_end(client, deployment)
+    tables = await read_table_artifact(client, finished.id, f"{tenant}-tables")
+    models = await read_table_artifact(client, finished.id, f"{tenant}-models")
+    figures = RunFigures(what, finished, tables, models)
     _show_run(figures)
-    if not figures.run.is_completed:
-        raise MozartError(f"the run {figures.run.name} ended {figures.run.state}: {figures.run.message}")
+    if not finished.is_completed:
+        raise MozartError(f"the run {finished.name} of {tenant} ended {finished.state}: {finished.message}")
     return figures
 
 
 def _show_run(figures: RunFigures) -> None:
+    click.secho(f"  {figures.what}: {figures.run.state} after {figures.run.seconds:.1f} s", bold=True)
     for table in figures.tables:
         click.echo(
-            f"  {table['table']:<22} {table['status']:<10} {table['mode'].replace('_', ' '):<12} "
+            f"    {table['table']:<24} {table['status']:<10} {table['mode'].replace('_', ' '):<12} "
             f"read {table['read']:>8,}  committed {table['committed']:>8,}  {table['seconds']:>5.1f} s"
         )
     for model in figures.models:
         rows = f"{model['rows']:>8,} rows" if model["rows"] is not None else ""
-        click.echo(f"  {model['model']:<22} {model['status']:<10} {rows}")
+        click.echo(f"    {model['model']:<24} {model['status']:<10} {rows}".rstrip())
 
 
 def _show_lake(settings: Settings) -> None:
-    tenant = resolve(load_tenant(settings.tenants_folder / TENANT), settings.values)
-    spaces = tenant.namespaces(settings.suffix)
-    schemas = ", ".join(quote_literal(space) for space in (spaces.raw, spaces.core))
-    _heading("In the lake now")
+    """The rows of every mart, tenant by tenant."""
+    _heading("In the lake now: the same marts, whatever the source")
+    tenants = (FIRST, *OTHERS)
+    click.echo(f"  {'rows of':<22}" + "".join(f"{tenant:>12}" for tenant in tenants))
+    spaces = [_namespaces(settings, tenant) for tenant in tenants]
     with open_session(lakehouse_from_settings(settings)) as session:
-        tables = session.run(
-            f"SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema IN ({schemas}) "
-            "ORDER BY table_schema DESC, table_name"
-        )
-        for schema, table in list(tables.rows):
-            count = next(session.run(f"SELECT count(*) FROM {quote_qualified(CATALOG, schema, table)}").rows)[0]
-            click.echo(f"  {f'{CATALOG}.{schema}.{table}':<44} {count:>9,} rows")
+        for mart in load_product_schema(settings.root).marts:
+            counts = [_count(session, space.core, mart.name) for space in spaces]
+            click.echo(f"  {mart.name:<22}" + "".join(f"{count:>12,}" for count in counts))
 
 
-def _farewell(stack: Stack, first: RunFigures, second: RunFigures, seconds: float) -> None:
-    read = [sum(table["read"] for table in figures.tables) for figures in (first, second)]
-    committed = [sum(table["committed"] for table in figures.tables) for figures in (first, second)]
+def _namespaces(settings: Settings, tenant: str) -> Namespaces:
+    return resolve(load_tenant(settings.tenants_folder / tenant), settings.values).namespaces(settings.suffix)
+
+
+def _count(session: QuerySession, schema: str, table: str) -> int:
+    return next(session.run(f"SELECT count(*) FROM {quote_qualified(CATALOG, schema, table)}").rows)[0]
+
+
+def _farewell(stack: Stack, figures: Sequence[RunFigures], seconds: float) -> None:
     _heading("What happened")
-    click.echo(f"  First run:  {read[0]:>9,} rows read, {committed[0]:>9,} committed, {first.run.seconds:.1f} s")
-    click.echo(f"  Second run: {read[1]:>9,} rows read, {committed[1]:>9,} committed, {second.run.seconds:.1f} s")
+    for run in figures:
+        read, committed = run.total("read"), run.total("committed")
+        click.echo(f"  {run.what:<52} {read:>9,} rows read, {committed:>9,} committed, {run.run.seconds:>5.1f} s")
     click.echo(f"  Everything: {seconds:.0f} s")
     _heading("Look and try")
     click.echo(f"  Prefect UI      {stack.prefect.ui_url}")
-    # Without the address Prefect's own command starts a server of its own and finds no deployment there.
-    run_again = f"PREFECT_API_URL={stack.prefect.api_url} .venv/bin/prefect deployment run tenant-pipeline/{TENANT}"
+    # Prefect's own command knows this server by its address only; without it, it starts another and finds nothing.
+    run_again = f"PREFECT_API_URL={stack.prefect.api_url} .venv/bin/prefect deployment run {TENANT_FLOW}/{FIRST}"
     click.echo(f"  Run it again    {run_again}")
-    click.echo('  Ask the lake    .venv/bin/mozart query "select * from iceberg.acme.mart_case limit 5"')
+    click.echo('  Ask the lake    .venv/bin/mozart query "select * from iceberg.harbor.mart_case limit 5"')
     click.echo("  Stop it all     make down")

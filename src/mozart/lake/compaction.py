@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import duckdb
+from duckdb import DuckDBPyConnection
 from pyiceberg.manifest import DataFile, DataFileContent
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
@@ -44,6 +45,9 @@ Progress = Callable[[str], None]
 _LARGEST_FILE = "40GB"
 """DuckDB uploads in parts of a 10,000th of the largest file it prepares for, 5 MB at least. At its default of 800 GB
 the parts of one file take 80 MB each, several at a time, and not all of it counts against its memory limit."""
+
+_MEMORY_FOR_WIDE_ROWS = "1GB"
+"""What DuckDB may use when a copy does not fit into the session's own limit."""
 
 
 @dataclass(frozen=True)
@@ -263,21 +267,29 @@ def _record(head: TableHead, load_id: str, run_id: str) -> CommitRecord:
 
 def _copy(lake: LakeSession, head: TableHead, table: Table, folder: str) -> Landing:
     """The head's rows in new files, compared with the head before anything is committed."""
-    names = [field.name for field in table.schema().fields]
-    now = f"(SELECT * FROM {quote_qualified('lake', *head.identifier)} AT (VERSION => {head.snapshot_id}))"
-    io = lake.io(folder)
     cursor = lake.cursor()
     try:
-        cursor.execute(f"SET s3_uploader_max_filesize = {quote_literal(_LARGEST_FILE)}")
-        landing = land(cursor, now, table.schema(), names, folder=folder, io=io)
-        written = digest_rows(cursor, scan(landing), names) if landing.files else EMPTY_DIGEST
-        expected = digest_rows(cursor, now, names)
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        return _copy_once(lake, cursor, head, table, folder)
+    except duckdb.OutOfMemoryException:
+        # A row group of very wide rows. What was written is nobody's, and the sweep's.
+        cursor.execute(f"SET memory_limit = {quote_literal(_MEMORY_FOR_WIDE_ROWS)}")
+        return _copy_once(lake, cursor, head, table, folder)
+    except duckdb.IOException as error:
         raise TransientError(f"compacting {head.name}: {describe(error)}; nothing was committed") from error
     except duckdb.Error as error:
         raise TerminalError(f"compacting {head.name}: {describe(error)}; nothing was committed") from error
     finally:
         cursor.close()
+
+
+def _copy_once(lake: LakeSession, cursor: DuckDBPyConnection, head: TableHead, table: Table, folder: str) -> Landing:
+    names = [field.name for field in table.schema().fields]
+    now = f"(SELECT * FROM {quote_qualified('lake', *head.identifier)} AT (VERSION => {head.snapshot_id}))"
+    io = lake.io(folder)
+    cursor.execute(f"SET s3_uploader_max_filesize = {quote_literal(_LARGEST_FILE)}")
+    landing = land(cursor, now, table.schema(), names, folder=folder, io=io)
+    written = digest_rows(cursor, scan(landing), names) if landing.files else EMPTY_DIGEST
+    expected = digest_rows(cursor, now, names)
     if written != expected:
         discard(landing, io)
         raise TerminalError(

@@ -1,73 +1,7 @@
 {{ config(alias='mart_stakeholder') }}
 
-with stakeholders as (
-
-    select * from {{ ref('acme__stg_stakeholders') }}
-
-),
-
-stakeholder_types as (
-
-    select * from {{ ref('acme__stg_stakeholder_types') }}
-
-),
-
-numbered as (
-
-    select
-        *,
-        row_number() over (partition by party_no order by registered_at desc, stakeholder_id desc) as recency
-
-    from stakeholders
-
-),
-
-latest as (
-
-    select * from numbered where recency = 1
-
-),
-
-parties as (
-
-    select
-        stakeholders.party_no,
-        {{ join_list('array_sort(array_agg(distinct stakeholder_types.role))') }} as roles,
-        count(*) as participation_count,
-        count(distinct stakeholders.case_id) as case_count,
-        count(stakeholders.admitted_at) as admitted_count,
-        sum(stakeholders.claim_amount) as claimed_amount,
-        min(stakeholders.registered_at) as first_registered_at,
-        max(stakeholders.registered_at) as last_registered_at,
-        min(stakeholders.admitted_at) as first_admitted_at
-
-    from stakeholders
-    left join stakeholder_types on stakeholders.stk_type_id = stakeholder_types.stk_type_id
-    group by stakeholders.party_no
-
-),
-
-final as (
-
-    select
-        parties.party_no,
-        latest.name,
-        latest.email,
-        latest.country,
-        latest.is_organisation,
-        nullif(parties.roles, '') as roles,
-        parties.participation_count,
-        parties.case_count,
-        parties.admitted_count,
-        cast(coalesce(parties.claimed_amount, 0) as decimal(18,2)) as claimed_amount,
-        latest.case_id as latest_case_id,
-        parties.first_registered_at,
-        parties.last_registered_at,
-        parties.first_admitted_at
-
-    from parties
-    inner join latest on parties.party_no = latest.party_no
-
-)
-
-select * from final
+{# What is selected is the product's: dbt/macros/marts/mart_stakeholder.sql #}
+{{ mart_stakeholder(
+    stakeholders=ref('acme__stg_stakeholders'),
+    stakeholder_types=ref('acme__stg_stakeholder_types')
+) }}
