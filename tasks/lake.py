@@ -44,13 +44,14 @@ async def open_tenant(tenant: str, options: RunOptions) -> TenantRun:
     """Read the tenant's file and blocks, log in to its source, take its snapshot, open the lake."""
     settings = load_settings()
     description = await asyncio.to_thread(load_tenant, settings.tenants_folder / tenant)
-    place = await _load_place(tenant, settings.suffix)
+    place = await load_place(tenant, settings.suffix)
     run_id = str(flow_run.get_id() or "local")
     run = TenantRun(description, place, options, run_id, settings.state)
     return await asyncio.to_thread(run.__enter__)
 
 
-async def _load_place(tenant: str, suffix: str) -> TenantPlace:
+async def load_place(tenant: str, suffix: str) -> TenantPlace:
+    """What the tenant's blocks hold. ConfigurationError when they are missing or of an older shape."""
     try:
         source = await SourceDatabase.aload(names.source_block(tenant, suffix))
         lakehouse = await TenantLakehouse.aload(names.lakehouse_block(tenant, suffix))

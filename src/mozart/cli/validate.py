@@ -131,9 +131,9 @@ def _check_deployments(project: Path, fleet: Fleet, own: Report, reports: Sequen
     from mozart.fleet.definitions import entrypoint_problems, next_runs  # noqa: PLC0415 - imports Prefect
 
     by_tenant = {report.tenant: report for report in reports}
-    deployments = plan_fleet(fleet.tenants).deployments
-    own.problems += entrypoint_problems(project, deployments)
-    for deployment in deployments:
+    plan = plan_fleet(fleet.tenants)
+    own.problems += entrypoint_problems(project, plan.all_deployments)
+    for deployment in plan.deployments:
         if deployment.schedule:
             by_tenant[deployment.parameters["tenant"]].next_runs = next_runs(deployment.schedule, _RUNS_SHOWN)
 
@@ -151,17 +151,20 @@ def _compare_deployments(project: Path, fleet: Fleet, asked: Mapping[str | None,
         present = {}
     plan = plan_fleet(fleet.tenants)
     wanted = _entries(render(plan))
-    for deployment in plan.deployments:
+    for deployment in plan.all_deployments:
         report = asked.get(deployment.parameters["tenant"])
-        if report is not None and present.get(deployment.name) != wanted[deployment.name]:
-            message = f"deployment {deployment.name} is not what `mozart sync` would write; run it"
+        key = (deployment.entrypoint, deployment.name)
+        if report is not None and present.get(key) != wanted[key]:
+            message = f"deployment {deployment.full_name} is not what `mozart sync` would write; run it"
             report.problems.append(Problem(PREFECT_YAML, "", message))
 
 
-def _entries(text: str) -> dict[str, Any]:
+def _entries(text: str) -> dict[tuple[Any, Any], Any]:
+    """A file's deployments by entrypoint and name: a name is unique within its flow only."""
     tree = yaml.safe_load(text)
     listed = tree.get("deployments") if isinstance(tree, dict) else None
-    return {entry["name"]: entry for entry in listed or () if isinstance(entry, dict) and "name" in entry}
+    entries = [entry for entry in listed or () if isinstance(entry, dict) and "name" in entry]
+    return {(entry.get("entrypoint"), entry["name"]): entry for entry in entries}
 
 
 def _show(reports: Sequence[Report], *, as_json: bool) -> None:

@@ -32,7 +32,7 @@ from mozart.errors import ConfigurationError, MozartError, Problem
 from mozart.lake.publish import Publication
 from mozart.sql import quote_qualified
 from mozart.tenancy.model import Tenant
-from mozart.tenancy.model_folder import ModelFolder, read_model_folder
+from mozart.tenancy.model_folder import ModelFile, ModelFolder, read_model_folder
 from mozart.tenancy.model_properties import DeclaredColumn
 from mozart.tenancy.product_rules import contract_problems, mart_model, missing_marts
 from mozart.tenancy.product_schema import Mart, ProductSchema
@@ -328,12 +328,12 @@ class _Check:
         if declared is not None and any(contract_problems(mart, declared)):
             return []
         model = self.folder.models[name]
-        return [Problem(f"{model.file}:{column_line(model, _column_of(text))}", mart.name, text) for text in breaches]
+        return [Problem(f"{model.file}:{_breach_line(model, text)}", mart.name, text) for text in breaches]
 
 
-def _column_of(breach: str) -> str:
+def _breach_line(model: ModelFile, breach: str) -> int:
     words = breach.split()
-    return words[1] if words[:1] == ["column"] else ""
+    return column_line(model, words[1]) if words[0] == "column" else 1
 
 
 def _has_known_types(columns: Sequence[DeclaredColumn]) -> bool:

@@ -54,7 +54,7 @@ async def apply_plan(
         note(await _apply_limit(client, limit))
     for automation in plan.automations:
         note(await _apply_automation(client, automation))
-    for deployment in plan.deployments:
+    for deployment in plan.all_deployments:
         note(await _apply_deployment(client, deployment))
     await prune(client, plan, note)
     return done

@@ -22,8 +22,18 @@ from mozart.tenancy.model import Tenant
 WORK_POOL = "mozart"
 TENANT_FLOW = "tenant-pipeline"
 TENANT_ENTRYPOINT = "flows/tenant_pipeline.py:tenant_pipeline"
+MAINTENANCE_FLOW = "lake-maintenance"
+MAINTENANCE_ENTRYPOINT = "flows/lake_maintenance.py:lake_maintenance"
+MAINTENANCE_CRON = "0 2 * * *"
+DELETES_FLOW = "lake-deletes"
+DELETES_ENTRYPOINT = "flows/lake_deletes.py:lake_deletes"
+DELETES_CRON = "0 1 * * *"
+"""An hour before maintenance, which then compacts what the deletes leave."""
+TENANT_FLOWS = (TENANT_FLOW, MAINTENANCE_FLOW, DELETES_FLOW)
+"""The flows of which every tenant has a deployment, all called by its id."""
 LAKEHOUSE_TAG = "lakehouse"
 """The tag of every tenant's deployment; automations watch the runs that have it."""
+MAINTENANCE_TAG = "maintenance"
 SOURCE_READERS = 4
 """How many tables are read from one source at once, over all its runs."""
 
@@ -114,12 +124,21 @@ class AutomationSpec:
 
 @dataclass(frozen=True)
 class FleetPlan:
-    """Everything the Prefect API should hold, in a stable order."""
+    """Everything the Prefect API should hold, in a stable order.
+
+    `deployments` are the tenants' pipelines, one each; `maintenance` what keeps each tenant's lake in order.
+    """
 
     environment: FleetEnvironment
     deployments: tuple[DeploymentSpec, ...]
     limits: tuple[LimitSpec, ...]
     automations: tuple[AutomationSpec, ...]
+    maintenance: tuple[DeploymentSpec, ...] = ()
+
+    @property
+    def all_deployments(self) -> tuple[DeploymentSpec, ...]:
+        """Every deployment; a name is unique within its flow only."""
+        return (*self.deployments, *self.maintenance)
 
 
 AUTOMATIONS = (
@@ -151,6 +170,7 @@ def plan_fleet(tenants: Sequence[Tenant], environment: FleetEnvironment | None =
         deployments=tuple(_tenant_deployment(tenant, target) for tenant in ordered),
         limits=tuple(LimitSpec(names.source_limit(tenant.id), SOURCE_READERS) for tenant in ordered),
         automations=() if target.name == "branch" else AUTOMATIONS,
+        maintenance=tuple(spec for tenant in ordered for spec in _maintenance_deployments(tenant, target)),
     )
 
 
@@ -166,6 +186,41 @@ def _tenant_deployment(tenant: Tenant, environment: FleetEnvironment) -> Deploym
         schedule=schedule,
         tags=(names.tenant_tag(tenant.id), LAKEHOUSE_TAG, *environment.tags),
         description=_describe(tenant, environment),
+        job_variables=_job_variables(environment),
+    )
+
+
+def _maintenance_deployments(tenant: Tenant, environment: FleetEnvironment) -> tuple[DeploymentSpec, ...]:
+    where = f" in branch {environment.branch}" if environment.branch else ""
+    return (
+        _maintenance(
+            tenant,
+            environment,
+            flow=(DELETES_FLOW, DELETES_ENTRYPOINT, DELETES_CRON),
+            description=f"Removes from raw what was deleted at the source of {tenant.id}{where}.",
+        ),
+        _maintenance(
+            tenant,
+            environment,
+            flow=(MAINTENANCE_FLOW, MAINTENANCE_ENTRYPOINT, MAINTENANCE_CRON),
+            description=f"Compacts the tables of {tenant.id}, expires snapshots, removes orphaned files{where}.",
+        ),
+    )
+
+
+def _maintenance(
+    tenant: Tenant, environment: FleetEnvironment, *, flow: tuple[str, str, str], description: str
+) -> DeploymentSpec:
+    """One of a tenant's own: a broken tenant must not keep the others' lakes from being maintained."""
+    flow_name, entrypoint, cron = flow
+    return DeploymentSpec(
+        name=names.deployment_name(tenant.id, environment.suffix),
+        flow_name=flow_name,
+        entrypoint=entrypoint,
+        parameters={"tenant": tenant.id},
+        schedule=ScheduleSpec(cron, "UTC", active=environment.name != "branch"),
+        tags=(names.tenant_tag(tenant.id), LAKEHOUSE_TAG, MAINTENANCE_TAG, *environment.tags),
+        description=description,
         job_variables=_job_variables(environment),
     )
 

@@ -34,11 +34,11 @@ pull:
 
 def render(plan: FleetPlan) -> str:
     """The text of `prefect.yaml`, ending in a line break."""
-    if not plan.deployments:
+    if not plan.all_deployments:
         return f"{_HEADER}{_PULL}\ndeployments: []\n"
-    kinds = {deployment.flow_name: deployment for deployment in plan.deployments}
+    kinds = {deployment.flow_name: deployment for deployment in plan.all_deployments}
     definitions = "".join(_definition(kinds[name]) for name in sorted(kinds))
-    deployments = "\n".join(_deployment(deployment, kinds[deployment.flow_name]) for deployment in plan.deployments)
+    deployments = "\n".join(_deployment(deployment, kinds[deployment.flow_name]) for deployment in plan.all_deployments)
     return f"{_HEADER}\ndefinitions:\n{definitions}{_PULL}\ndeployments:\n{deployments}"
 
 

@@ -1,6 +1,6 @@
 """What the Prefect API holds of ours and the plan no longer has: found by what the objects themselves say, and removed.
 
-Only objects that Mozart made are looked at: deployments of its flow that carry its tag, documents of its own block
+Only objects that Mozart made are looked at: deployments of its flows that carry its tag, documents of its own block
 types, limits of tenants it found there. An environment prunes its own: a branch never touches production, production
 never a branch. A tenant's data is not looked at here; it stays until somebody asks for its removal.
 """
@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound
 
 from blocks import SourceDatabase, TenantLakehouse
 from mozart.fleet.changes import Applied
-from mozart.fleet.plan import LAKEHOUSE_TAG, TENANT_FLOW, FleetEnvironment, FleetPlan
+from mozart.fleet.plan import LAKEHOUSE_TAG, TENANT_FLOWS, FleetEnvironment, FleetPlan
 from mozart.tenancy import names
 
 _PAGE = 200
@@ -28,14 +28,16 @@ _BLOCKS: tuple[type[Block], ...] = (SourceDatabase, TenantLakehouse)
 
 async def prune(client: PrefectClient, plan: FleetPlan, report: Callable[[Applied], None]) -> None:
     """Remove what left the plan: deployments (their schedules with them), blocks, limits."""
-    kept = {deployment.name for deployment in plan.deployments}
+    kept = {deployment.full_name for deployment in plan.all_deployments}
     tenants = {deployment.parameters["tenant"] for deployment in plan.deployments}
     gone: set[str] = set()
-    for deployment in await _deployments(client, plan.environment):
-        if deployment.name not in kept:
-            gone |= _tenants_of(deployment)
-            await client.delete_deployment(deployment.id)
-            report(Applied("deployment", f"{TENANT_FLOW}/{deployment.name}", "removed"))
+    for flow_name in TENANT_FLOWS:
+        for deployment in await _deployments(client, flow_name, plan.environment):
+            full_name = f"{flow_name}/{deployment.name}"
+            if full_name not in kept:
+                gone |= _tenants_of(deployment)
+                await client.delete_deployment(deployment.id)
+                report(Applied("deployment", full_name, "removed"))
     for document in await _documents(client, plan.environment):
         tenant = str(document.data.get("tenant"))
         if tenant not in tenants:
@@ -47,9 +49,11 @@ async def prune(client: PrefectClient, plan: FleetPlan, report: Callable[[Applie
             await _remove_limit(client, names.source_limit(tenant), report)
 
 
-async def _deployments(client: PrefectClient, environment: FleetEnvironment) -> list[DeploymentResponse]:
+async def _deployments(
+    client: PrefectClient, flow_name: str, environment: FleetEnvironment
+) -> list[DeploymentResponse]:
     found: list[DeploymentResponse] = []
-    flow = FlowFilter(name=FlowFilterName(any_=[TENANT_FLOW]))
+    flow = FlowFilter(name=FlowFilterName(any_=[flow_name]))
     while True:
         page = await client.read_deployments(flow_filter=flow, limit=_PAGE, offset=len(found))
         found.extend(page)

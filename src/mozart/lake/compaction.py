@@ -269,12 +269,13 @@ def _copy(lake: LakeSession, head: TableHead, table: Table, folder: str) -> Land
     """The head's rows in new files, compared with the head before anything is committed."""
     cursor = lake.cursor()
     try:
-        return _copy_once(lake, cursor, head, table, folder)
-    except duckdb.OutOfMemoryException:
-        # A row group of very wide rows. What was written is nobody's, and the sweep's.
-        cursor.execute(f"SET memory_limit = {quote_literal(_MEMORY_FOR_WIDE_ROWS)}")
-        return _copy_once(lake, cursor, head, table, folder)
-    except duckdb.IOException as error:
+        try:
+            return _copy_once(lake, cursor, head, table, folder)
+        except duckdb.OutOfMemoryException:
+            # A row group of very wide rows. What was written is nobody's, and the sweep's.
+            cursor.execute(f"SET memory_limit = {quote_literal(_MEMORY_FOR_WIDE_ROWS)}")
+            return _copy_once(lake, cursor, head, table, folder)
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
         raise TransientError(f"compacting {head.name}: {describe(error)}; nothing was committed") from error
     except duckdb.Error as error:
         raise TerminalError(f"compacting {head.name}: {describe(error)}; nothing was committed") from error

@@ -168,7 +168,7 @@ class Sweep:
             young=young,
             orphans=len(orphans),
             orphan_size=sum(orphan.file.size for orphan in orphans),
-            kinds=Counter(orphan.kind for orphan in orphans),
+            kinds=dict(Counter(orphan.kind for orphan in orphans)),
             examples=tuple(orphan.file.path for orphan in orphans[:_SHOWN]),
             notes=tuple(self._notes),
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.types import LongType, StringType
 
 from mozart.errors import CommitConflictError, TerminalError
 from mozart.lake import commit
@@ -261,17 +262,26 @@ def test_a_rollback_and_a_foreign_commit_then_maintenance(loaded: LakeTable, ses
     loaded.check()
 
 
-def test_columns_of_every_kind_and_a_changed_schema(
-    lake_table: LakeTable, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    from tests.contract.lake.test_schema_evolution import LongType, StringType
-
+def test_a_changed_schema(lake_table: LakeTable, tmp_path: Path) -> None:
     lake_table.load("append", people(range(5)))
     wider = (*COLUMNS, Column("extra", StringType()))
     lake_table.load("merge", [{"id": 1, "name": "n", "extra": "e"}], columns=wider)
     lake_table.load("merge", [{"id": 9, "extra": "f"}], columns=(Column("id", LongType()), wider[2]))
     with open_lake(lake_table.lakehouse, scratch=tmp_path / "s") as lake:
         assert compact(lake_table, lake, force=True).status == "compacted"
+    lake_table.check()
+
+
+def test_rows_too_wide_for_the_memory_get_more_of_it(lake_table: LakeTable, tmp_path: Path) -> None:
+    lake_table.columns = (COLUMNS[0], *(Column(f"c{number}", StringType()) for number in range(200)))
+    for start in (0, 1500):
+        wide = [
+            {"id": row, **{f"c{n}": f"{row * n} {'x' * 40}" for n in range(200)}} for row in range(start, start + 1500)
+        ]
+        lake_table.load("append", wide)
+    with open_lake(lake_table.lakehouse, scratch=tmp_path / "s", memory="20MB", threads=1) as lake:
+        assert compact(lake_table, lake, force=True).status == "compacted"
+        assert lake.connection.execute("SELECT current_setting('memory_limit')").fetchone() == ("953.6 MiB",)
     lake_table.check()
 
 

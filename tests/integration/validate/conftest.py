@@ -1,4 +1,8 @@
-"""A copy of the project with its sample tenant, to be broken and checked by dbt on empty tables."""
+"""A copy of the project with its sample tenant, to be broken and checked by dbt on empty tables.
+
+The copy's marts are plain ones of the right shape, a column a line, so that what the tests break does not depend on how
+the sample's own are written.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import pytest
 
 from mozart.engine.validate_models import ModelCheck, check_models
 from mozart.tenancy.load import load_tenant
-from mozart.tenancy.product_schema import load_product_schema
+from mozart.tenancy.product_schema import Mart, load_product_schema
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,6 +47,16 @@ class Copy:
         return lines
 
 
+def plain_mart(mart: Mart) -> str:
+    """A model of the right shape that reads one staging model; column n stands in line 9 + n."""
+    first, *rest = mart.columns
+    columns = [f"cast(cases.case_id as {first.contract_type}) as {first.name}"]
+    columns += [f"cast(null as {column.contract_type}) as {column.name}" for column in rest]
+    lines = [f"{{{{ config(alias='{mart.name}') }}}}", "", "with cases as (", ""]
+    lines += ["    select * from {{ ref('acme__stg_cases') }}", "", ")", "", "select"]
+    return "\n".join([*lines, ",\n".join(f"    {column}" for column in columns), "from cases", ""])
+
+
 @pytest.fixture(scope="session")
 def validate_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("validate-state")
@@ -54,4 +68,7 @@ def copy(tmp_path: Path, validate_state: Path) -> Copy:
     for name in ("dbt", "tenants/acme", "flows"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     (tmp_path / "pyproject.toml").touch()
-    return Copy(tmp_path, validate_state)
+    copied = Copy(tmp_path, validate_state)
+    for mart in load_product_schema(tmp_path).marts:
+        (copied.models / "mart" / f"acme__{mart.name}.sql").write_text(plain_mart(mart), encoding="utf-8")
+    return copied

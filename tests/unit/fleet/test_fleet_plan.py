@@ -40,6 +40,28 @@ def test_a_tenant_becomes_one_deployment_and_one_limit() -> None:
     assert {automation.kind for automation in plan.automations} == {"crash_zombie_runs", "crash_stuck_runs"}
 
 
+def test_each_tenant_has_maintenance_of_its_own() -> None:
+    plan = plan_fleet([tenant("beta"), tenant("acme", schedule=None)])
+    assert [deployment.full_name for deployment in plan.maintenance] == [
+        "lake-deletes/acme",
+        "lake-maintenance/acme",
+        "lake-deletes/beta",
+        "lake-maintenance/beta",
+    ]
+    deletes, maintenance = plan.maintenance[:2]
+    assert maintenance.schedule == ScheduleSpec("0 2 * * *", "UTC", active=True)
+    assert deletes.schedule == ScheduleSpec("0 1 * * *", "UTC", active=True)
+    assert maintenance.tags == ("tenant:acme", "lakehouse", "maintenance")
+    assert maintenance.parameters == {"tenant": "acme"} and maintenance.concurrency.limit == 1
+    assert len({deployment.full_name for deployment in plan.all_deployments}) == 6
+
+
+def test_a_branch_maintains_its_own_lake_on_request_only() -> None:
+    for deployment in plan_fleet([tenant("acme")], BRANCH).maintenance:
+        assert deployment.name == "acme_dev" and deployment.schedule and not deployment.schedule.active
+        assert deployment.job_variables == {"env": {"MOZART_ENV": "branch", "MOZART_BRANCH": "dev"}}
+
+
 def test_the_order_of_the_tenants_does_not_matter() -> None:
     fleet = [tenant(name) for name in ("beta", "acme", "zulu")]
     assert plan_fleet(fleet) == plan_fleet(fleet[::-1])

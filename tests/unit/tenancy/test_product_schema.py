@@ -164,7 +164,7 @@ def test_the_sample_tenant_is_right(project: Path) -> None:
         (TYPES_SQL, "'case_types') }}", "'case_types') }", f"{TYPES_SQL}:5: is not a valid template: "),
         (TYPES_SQL, "acme_raw", "harbor_raw", f"{TYPES_SQL}:5: reads source 'harbor_raw', which is not this tenant's"),
         (TYPES_SQL, "'case_types') }}", "'case_typs') }}", "has no table 'case_typs'; did you mean 'case_types'?"),
-        (CASE_SQL, "acme__stg_cases", "harbor__stg_cases", f"{CASE_SQL}:5: reads model 'harbor__stg_cases', which"),
+        (CASE_SQL, "acme__stg_cases", "harbor__stg_cases", "reads model 'harbor__stg_cases', which is not"),
         (CASE_SQL, "acme__stg_cases", "acme__stg_case", "no model 'acme__stg_case'; did you mean 'acme__stg_cases'?"),
         (SOURCES, "name: acme_raw", "name: beta_raw", f"{SOURCES}:4: source 'beta_raw' is not this tenant's"),
         (SOURCES, "name: case_id, data_type: bigint", "name: case_id", f"{SOURCES}:14: case_id: has no data_type"),
