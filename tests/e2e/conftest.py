@@ -6,16 +6,38 @@ Tests share it and leave it whole: sources, files and blocks as they found them,
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mozart.services.secrets import ensure_secrets
-from mozart.services.stack import Stack
+from mozart.services.stack import Stack, load_stack
 from samples import axiom_core
 from tests.e2e.deployment import TENANT, Deployed
+from tests.projects import PROJECT_FILES, make_project
 
 SCALE = 0.05
 """2,000 cases and 10,000 cash flows."""
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """A stack of these tests' own, for they kill its parts; its project has one tenant."""
+    with tempfile.TemporaryDirectory(prefix="mozart-e2e-", ignore_cleanup_errors=True) as name:
+        root = Path(name).resolve()
+        make_project(root, copied=PROJECT_FILES)
+        for folder in (root / "tenants").iterdir():
+            if folder.is_dir() and folder.name != TENANT:
+                shutil.rmtree(folder)
+        running = load_stack(root, durable=False)
+        try:
+            running.up()
+            yield running
+        finally:
+            running.down()
 
 
 @pytest.fixture(scope="session")

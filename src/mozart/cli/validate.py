@@ -159,12 +159,13 @@ def _compare_deployments(project: Path, fleet: Fleet, asked: Mapping[str | None,
             report.problems.append(Problem(PREFECT_YAML, "", message))
 
 
-def _entries(text: str) -> dict[tuple[Any, Any], Any]:
+def _entries(text: str) -> dict[tuple[str, str], Any]:
     """A file's deployments by entrypoint and name: a name is unique within its flow only."""
     tree = yaml.safe_load(text)
     listed = tree.get("deployments") if isinstance(tree, dict) else None
     entries = [entry for entry in listed or () if isinstance(entry, dict) and "name" in entry]
-    return {(entry.get("entrypoint"), entry["name"]): entry for entry in entries}
+    # As text: in a file edited by hand either may be anything.
+    return {(str(entry.get("entrypoint")), str(entry["name"])): entry for entry in entries}
 
 
 def _show(reports: Sequence[Report], *, as_json: bool) -> None:

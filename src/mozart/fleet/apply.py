@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
@@ -138,14 +138,11 @@ async def _apply_deployment(client: PrefectClient, spec: DeploymentSpec) -> Appl
     try:
         current = await client.read_deployment_by_name(spec.full_name)
     except ObjectNotFound:
-        await _create(client, flow_id, spec, wanted)
+        await _put(client, flow_id, spec, wanted)
         return Applied("deployment", spec.full_name, "created")
     if _current_values(current) == wanted:
         return Applied("deployment", spec.full_name, "unchanged")
-    if current.pull_steps != wanted["pull_steps"]:
-        await _create(client, flow_id, spec, wanted)  # an upsert by name: pull steps have no update
-    else:
-        await _update(client, current, spec, wanted)
+    await _put(client, flow_id, spec, wanted)
     return Applied("deployment", spec.full_name, "updated")
 
 
@@ -197,7 +194,8 @@ def _current_values(current: DeploymentResponse) -> dict[str, Any]:
     }
 
 
-async def _create(client: PrefectClient, flow_id: Any, spec: DeploymentSpec, wanted: dict[str, Any]) -> None:
+async def _put(client: PrefectClient, flow_id: Any, spec: DeploymentSpec, wanted: dict[str, Any]) -> None:
+    """Create the deployment, or replace the one of this name: the API upserts, schedules and pull steps included."""
     await client.create_deployment(
         flow_id,
         spec.name,
@@ -215,24 +213,6 @@ async def _create(client: PrefectClient, flow_id: Any, spec: DeploymentSpec, wan
         job_variables=wanted["job_variables"],
         enforce_parameter_schema=True,
     )
-
-
-async def _update(
-    client: PrefectClient, current: DeploymentResponse, spec: DeploymentSpec, wanted: dict[str, Any]
-) -> None:
-    update: dict[str, Any] = {
-        "description": spec.description,
-        "parameters": wanted["parameters"],
-        "schedules": _schedules(spec),
-        "concurrency_limit": spec.concurrency.limit,
-        "concurrency_options": _concurrency_options(spec),
-        "tags": list(spec.tags),
-        "work_pool_name": spec.work_pool,
-        "entrypoint": spec.entrypoint,
-        "parameter_openapi_schema": wanted["parameter_openapi_schema"],
-        "job_variables": wanted["job_variables"],
-    }
-    await client.update_deployment(current.id, DeploymentUpdate(**update))
 
 
 def _schedules(spec: DeploymentSpec) -> list[DeploymentScheduleCreate]:

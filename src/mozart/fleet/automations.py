@@ -42,8 +42,9 @@ def build_automation(spec: AutomationSpec) -> AutomationCore:
             within=timedelta(seconds=spec.seconds),
         ),
         actions=[
-            # Forced: a run that is Pending may not become Crashed by the ordinary rules.
-            ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=spec.description, force=True)
+            # Never forced: a heartbeat that arrives after the end arms the trigger again, and the ordinary rules are
+            # what keeps a finished run from being called Crashed.
+            ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=spec.description, force=False)
         ],
     )
 

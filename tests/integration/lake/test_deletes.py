@@ -81,6 +81,9 @@ def test_rows_gone_at_the_source_go_from_raw(orders: Any) -> None:
 def test_marts_see_that_rows_went(orders: Any) -> None:
     """Unlike a compaction, a delete pass changes the version that models are built on."""
     identifier = (orders.namespace, "orders")
+    orders.source.execute("UPDATE orders SET note = 'x', updated_at = now() WHERE id = 2")
+    orders.load(ORDERS, compaction=CompactionPolicy(delete_files=0, rows_per_file=10**9))
+    assert orders.record("orders")["mozart.mode"] == "maintenance"
     before = lake_state(commit.read_head(orders.lakehouse.catalog(), identifier)).version
     orders.source.execute("DELETE FROM orders WHERE id = 1")
     remove(orders)

@@ -54,9 +54,9 @@ class SampleTenant:
     def name(self) -> str:
         return self.tenant.id
 
-    def load(self, tables: Sequence[str] | None = None) -> dict[str, LoadResult]:
+    def load(self, tables: Sequence[str] | None = None, *, full_refresh: bool = False) -> dict[str, LoadResult]:
         """Load the tables in one run; what became of each."""
-        options = RunOptions(tuple(tables) if tables else None)
+        options = RunOptions(tuple(tables) if tables else None, full_refresh)
         with TenantRun(self.tenant, self.place, options, f"run-{len(self.loads)}", self.root / ".mozart") as run:
             loaded = {request.spec.name: run.load(request, lambda _line: None) for request in run.requests}
         self.loads.append(loaded)

@@ -42,7 +42,7 @@ def test_sync_writes_once_and_then_leaves_the_file_alone(project: Path) -> None:
     result = run_sync(project)
     assert (result.exit_code, result.output) == (0, "prefect.yaml: written\n")
     file = project / "prefect.yaml"
-    assert [entry["name"] for entry in yaml.safe_load(file.read_text())["deployments"]] == ["acme", "beta"]
+    assert {entry["name"] for entry in yaml.safe_load(file.read_text())["deployments"]} == {"acme", "beta"}
     before = (file.stat().st_mtime_ns, file.stat().st_ino)
     result = run_sync(project)
     assert (result.exit_code, result.output) == (0, "prefect.yaml: up to date\n")
@@ -89,9 +89,8 @@ def test_a_deployment_goes_with_its_tenant(project: Path) -> None:
     (project / "tenants" / "beta").rmdir()
     assert run_sync(project, "--check").exit_code == 1
     assert run_sync(project).exit_code == 0
-    assert [entry["name"] for entry in yaml.safe_load((project / "prefect.yaml").read_text())["deployments"]] == [
-        "acme"
-    ]
+    left = yaml.safe_load((project / "prefect.yaml").read_text())["deployments"]
+    assert {entry["name"] for entry in left} == {"acme"}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--check",), ("--json",)])

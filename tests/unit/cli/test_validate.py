@@ -86,9 +86,12 @@ def test_generated_files_are_compared(project: Path) -> None:
     assert "prefect.yaml: is not what `mozart sync` would write; run it\n" in output
     assert "dbt/PRODUCT_SCHEMA.md: is not what `mozart sync` would write; run it\n" in output
     assert "prefect.yaml" not in run(project, "acme").output
-    assert "prefect.yaml: deployment beta is not what `mozart sync` would write" in run(project, "beta").output
+    told = "prefect.yaml: deployment tenant-pipeline/{} is not what `mozart sync` would write"
+    assert told.format("beta") in run(project, "beta").output
+    file.write_text("deployments: [{name: [1], entrypoint: {}}]")
+    assert told.format("acme") in run(project, "acme").output
     file.write_text("deployments: [")
-    assert "prefect.yaml: deployment acme is not" in run(project, "acme").output
+    assert told.format("acme") in run(project, "acme").output
 
 
 def test_a_broken_product_schema_is_the_projects_mistake(project: Path) -> None:
