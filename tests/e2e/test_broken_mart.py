@@ -65,12 +65,13 @@ def _reading(deployed: Deployed, *marts: str) -> Generator[dict[str, Reader]]:
 
 
 @contextmanager
-def _broken(deployed: Deployed, mart: str, old: str, new: str) -> Generator[None]:
-    """The tenant's model with this change in its SQL."""
+def _broken(deployed: Deployed, mart: str, query: str) -> Generator[None]:
+    """The tenant's model with `query` around its SQL, which `query` calls `mart`."""
     file = deployed.root / "tenants" / TENANT / "models" / "mart" / f"{TENANT}__{mart}.sql"
     text = file.read_text()
-    assert text.count(old) == 1
-    file.write_text(text.replace(old, new))
+    config, end, body = text.partition("}}\n")
+    assert "config(" in config
+    file.write_text(f"{config}{end}with mart as (\n{body}\n)\n{query}\n")
     try:
         yield
     finally:
@@ -80,10 +81,9 @@ def _broken(deployed: Deployed, mart: str, old: str, new: str) -> Generator[None
 def test_reader_sees_old_rows_until_contract_and_test_hold_again(deployed: Deployed) -> None:
     old = {mart: _in_order(deployed.read_by_pyiceberg(TENANT, mart)) for mart in (CONTRACT, TESTED)}
     deployed.change_source(seed=301)
-    select = "select * from final"
     with (
-        _broken(deployed, CONTRACT, select, "select * replace (cast(money_in as varchar) as money_in) from final"),
-        _broken(deployed, TESTED, select, f"{select} union all select * from (select * from final limit 1)"),
+        _broken(deployed, CONTRACT, "select * replace (cast(money_in as varchar) as money_in) from mart"),
+        _broken(deployed, TESTED, "select * from mart union all select * from (select * from mart limit 1)"),
         _reading(deployed, CONTRACT, TESTED) as readers,
     ):
         run, state = deployed.run()
