@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 # Bytecode once, at installation: without it every process compiles everything it imports (README of requirements/).
 unexport PYTHONDONTWRITEBYTECODE
+# The machine's own certificates, as pip uses them: behind a company's proxy nothing else works.
+export UV_SYSTEM_CERTS = 1
 # The packages install from the lock files alone; a registry address, if any, is the machine's own setting.
 SYNC := $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python
 EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --compile-bytecode --python $(BIN)/python --editable .
