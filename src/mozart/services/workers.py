@@ -43,6 +43,15 @@ class Worker(Service):
         self._limit = limit
 
     @property
+    def _temporary(self) -> Path:
+        return self.ledger.state / "tmp"
+
+    def prepare(self) -> None:
+        """Make the folder that its runs use for temporary files."""
+        super().prepare()
+        self._temporary.mkdir(parents=True, exist_ok=True)
+
+    @property
     def ports(self) -> Mapping[str, Port]:
         return {}
 
@@ -51,6 +60,8 @@ class Worker(Service):
         environment = {
             **client_environment(self._server.folder, self._server.api_url),
             "MOZART_ROOT": str(self._root),
+            # Prefect keeps its runs' files in the machine's temporary folder, where another user's are in the way.
+            "TMPDIR": str(self._temporary),
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": HEARTBEAT_SECONDS,
         }
         return Command([sys.executable, "-m", self.module, *options], self.environment(environment), self._root)
