@@ -35,7 +35,7 @@ from mozart.lake.commit import Identifier
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.object_store import BATCH, ObjectStore, StoredFile
 from mozart.lake.references import TableReferences, file_key, list_tables, load_table, references_of
-from mozart.tenancy.names import Namespaces
+from mozart.tenancy.names import Namespaces, identifier_mistake
 
 Progress = Callable[[str], None]
 
@@ -90,16 +90,17 @@ class _Orphan:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A place to list. `kinds`: what a file is by its ending; `depth`: how many parts a path below it has, at least."""
+    """A place to list. `kinds`: what a file is by its ending; `holds_tables`: it has `{table}/{load id}/` below it."""
 
     uri: str
     kinds: Mapping[str, str]
-    depth: int = 1
+    holds_tables: bool = False
 
     def kind_of(self, file: StoredFile) -> str | None:
         """What the file is; None for one that nobody of us writes there."""
         parts = file.path[len(self.uri) + 1 :].split("/")
-        if len(parts) < self.depth or parts[0].startswith("_"):
+        # what people put beside the tables is theirs
+        if self.holds_tables and (len(parts) < 3 or identifier_mistake(parts[0]) is not None):
             return None
         return next((kind for ending, kind in self.kinds.items() if file.path.endswith(ending)), None)
 
@@ -193,8 +194,7 @@ class Sweep:
 
     def _folders(self) -> Iterator[_Folder]:
         """The landing prefix, and metadata and data of each table that lies where its name says."""
-        # {table}/{load id}/{file}: what people put beside the tables is theirs
-        yield _Folder(self._landing, {".parquet": "landing"}, depth=3)
+        yield _Folder(self._landing, {".parquet": "landing"}, holds_tables=True)
         identifiers = [name for namespace in self._namespaces for name in list_tables(self._catalog, namespace)]
         locations: dict[str, Identifier] = {}
         for identifier in identifiers:

@@ -243,6 +243,7 @@ def test_what_nobody_of_us_writes_stays(swept: Place) -> None:
         swept.put("notes.parquet"),
         swept.put("cases/notes.parquet"),
         swept.put("cases/0123/notes.txt"),
+        swept.put("My own/copies/of.parquet"),
     }
     hint = swept.put("metadata/version-hint.text", under=table)
     gone = swept.put("cases/0123/part.parquet")
