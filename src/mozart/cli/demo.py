@@ -30,7 +30,7 @@ from mozart.lake.lakehouse import lakehouse_from_settings
 from mozart.services.secrets import ensure_secrets
 from mozart.services.stack import Progress, Stack, load_stack
 from mozart.settings import Settings, find_root
-from mozart.sql import quote_qualified
+from mozart.sql import quote_literal, quote_qualified
 from mozart.tenancy.load import load_tenant
 from mozart.tenancy.names import Namespaces, deployment_name
 from mozart.tenancy.product_schema import load_product_schema
@@ -144,12 +144,18 @@ def _show_run(figures: RunFigures) -> None:
 
 
 def _show_lake(settings: Settings) -> None:
-    """The rows of every mart, tenant by tenant."""
+    """The rows of raw and staging as a whole and of every mart, tenant by tenant."""
     _heading("In the lake now: the same marts, whatever the source")
     tenants = (FIRST, *OTHERS)
     click.echo(f"  {'rows of':<22}" + "".join(f"{tenant:>12}" for tenant in tenants))
     spaces = [_namespaces(settings, tenant) for tenant in tenants]
     with open_session(lakehouse_from_settings(settings)) as session:
+        layers = {
+            "raw, all tables": [_total(session, space.raw, "") for space in spaces],
+            "staging, all tables": [_total(session, space.core, "stg_") for space in spaces],
+        }
+        for layer, totals in layers.items():
+            click.echo(f"  {layer:<22}" + "".join(f"{total:>12,}" for total in totals))
         for mart in load_product_schema(settings.root).marts:
             counts = [_count(session, space.core, mart.name) for space in spaces]
             click.echo(f"  {mart.name:<22}" + "".join(f"{count:>12,}" for count in counts))
@@ -157,6 +163,14 @@ def _show_lake(settings: Settings) -> None:
 
 def _namespaces(settings: Settings, tenant: str) -> Namespaces:
     return resolve(load_tenant(settings.tenants_folder / tenant), settings.values).namespaces(settings.suffix)
+
+
+def _total(session: QuerySession, schema: str, prefix: str) -> int:
+    tables = session.run(
+        "SELECT table_name FROM information_schema.tables "
+        f"WHERE table_schema = {quote_literal(schema)} AND starts_with(table_name, {quote_literal(prefix)})"
+    )
+    return sum(_count(session, schema, str(row[0])) for row in list(tables.rows))
 
 
 def _count(session: QuerySession, schema: str, table: str) -> int:
