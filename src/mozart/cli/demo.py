@@ -23,7 +23,7 @@ from mozart.cli.demo_sources import SOURCE_SECRETS, SOURCES, change_acme
 from mozart.cli.deploy import deploy
 from mozart.cli.sync import write_generated
 from mozart.engine.query import CATALOG, QuerySession, open_session
-from mozart.errors import MozartError
+from mozart.errors import ConfigurationError, MozartError
 from mozart.fleet.plan import TENANT_FLOW
 from mozart.fleet.runs import FinishedRun, read_table_artifact, run_to_end
 from mozart.lake.lakehouse import lakehouse_from_settings
@@ -72,7 +72,9 @@ def command(scale: float) -> None:
         click.echo(f"  {tenant:<7} {SOURCES[tenant][0]}: {sum(counts.values()):,} rows in {len(counts)} tables")
     _heading("Deployments")
     write_generated(root)
-    deploy(stack.settings)
+    deployed = deploy(stack.settings)
+    if deployed.problems:
+        raise ConfigurationError(deployed.problems)
     figures = asyncio.run(_run_tenants(stack))
     _show_lake(stack.settings)
     _farewell(stack, figures, time.monotonic() - began)

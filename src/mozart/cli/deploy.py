@@ -1,68 +1,149 @@
-"""`mozart deploy`: apply the fleet to the Prefect API: blocks, limits, automations, deployments."""
+"""`mozart deploy`: apply the fleet to the Prefect API, or take a branch away."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import click
 
 from mozart.cli.connect import prefect_client
-from mozart.errors import ConfigurationError
+from mozart.errors import ConfigurationError, Problem
 from mozart.fleet.apply import apply_plan
+from mozart.fleet.branch_removal import remove_branch
 from mozart.fleet.changes import Applied
 from mozart.fleet.plan import FleetEnvironment, plan_fleet
 from mozart.lake.lakehouse import lakehouse_from_settings
 from mozart.settings import Settings, load_settings
+from mozart.tenancy.footprint import check_resolved
 from mozart.tenancy.load import load_fleet
 from mozart.tenancy.model import ResolvedTenant, Tenant
+from mozart.tenancy.names import dbt_target_folder
 from mozart.tenancy.resolve import resolve
 
+BROKEN = 2
 
-@click.command(epilog="Example: mozart deploy")
+
+@dataclass(frozen=True)
+class DeployResult:
+    """What was done, and the mistakes of the tenants that were left as they are."""
+
+    applied: list[Applied]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class _Tenants:
+    """The tenants that can be deployed, and the mistakes of the others by folder."""
+
+    good: list[tuple[Tenant, ResolvedTenant]]
+    broken: Mapping[str, tuple[Problem, ...]]
+
+
+@click.command(epilog="Example: mozart deploy   or, to end a trial: MOZART_BRANCH=trial mozart deploy --remove")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
-def command(as_json: bool) -> None:
+@click.option("--remove", is_flag=True, help="Take the branch away: deployments, runs, tables, files, blocks.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+def command(as_json: bool, remove: bool, yes: bool) -> None:
     """Apply the tenants' deployments, blocks, limits and automations to the Prefect API.
 
-    Resolves the ${…} of every tenant.yaml from the environment or .env, puts the values into blocks, and changes only
-    what differs. Exits 2 when a tenant's file is broken or a value is missing; nothing is applied then.
+    Resolves the ${…} of every tenant.yaml from the environment or .env, puts the values into blocks, changes only what
+    differs and removes what left the project (a tenant's data stays: see `mozart tenant drop`). A tenant whose file is
+    broken or lacks a value keeps what it has; the others are deployed, and the exit code is 2.
     """
-    applied = deploy(load_settings(), quiet=as_json)
-    if as_json:
-        click.echo(json.dumps([vars(item) for item in applied]))
+    settings = load_settings()
+    if remove:
+        _remove(settings, ask=not yes, quiet=as_json)
         return
-    counts = Counter(item.change for item in applied)
-    summary = ", ".join(f"{count} {change}" for change, count in sorted(counts.items()))
-    click.echo(f"Deployed: {summary}." if set(counts) != {"unchanged"} else f"Nothing to change: {summary}.")
+    result = deploy(settings, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(_report(result)))
+    else:
+        _summarise(result)
+    if result.problems:
+        raise SystemExit(BROKEN)
 
 
-def deploy(settings: Settings, *, quiet: bool = False) -> list[Applied]:
+def deploy(settings: Settings, *, quiet: bool = False) -> DeployResult:
     """Apply the whole fleet of the project; reports each change as it is made, unless `quiet`."""
-    tenants, resolved = _read_tenants(settings)
-    plan = plan_fleet(tenants, FleetEnvironment.of(settings))
+    tenants = _read_tenants(settings)
+    plan = plan_fleet([tenant for tenant, _ in tenants.good], FleetEnvironment.of(settings))
     lakehouse = lakehouse_from_settings(settings)
 
     def report(item: Applied) -> None:
         if not quiet and item.change != "unchanged":
-            click.echo(f"  {item.kind} {item.name}: {item.change}")
+            click.echo(f"  {item.kind} {item.name}: {item.change}{f'; {item.note}' if item.note else ''}")
 
     async def run() -> list[Applied]:
+        resolved = [resolved for _, resolved in tenants.good]
         async with prefect_client(settings) as client:
-            return await apply_plan(client, plan, resolved, lakehouse, report)
+            return await apply_plan(client, plan, resolved, lakehouse, report, untouched=tenants.broken)
 
-    return asyncio.run(run())
+    applied = asyncio.run(run())
+    return DeployResult(applied, tuple(problem for folder in tenants.broken.values() for problem in folder))
 
 
-def _read_tenants(settings: Settings) -> tuple[list[Tenant], list[ResolvedTenant]]:
+def _read_tenants(settings: Settings) -> _Tenants:
+    if not settings.tenants_folder.is_dir():
+        # An empty fleet removes every tenant: it must be an empty folder, never a wrong path.
+        raise ConfigurationError(f"there is no folder {settings.tenants_folder}; run from the project's folder")
     fleet = load_fleet(settings.root)
-    problems = list(fleet.problems)
-    resolved: list[ResolvedTenant] = []
+    broken = dict(fleet.broken)
+    good: dict[str, tuple[Tenant, ResolvedTenant]] = {}
     for tenant in fleet.tenants:
         try:
-            resolved.append(resolve(tenant, settings.values))
+            good[tenant.id] = (tenant, resolve(tenant, settings.values))
         except ConfigurationError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise ConfigurationError(problems)
-    return list(fleet.tenants), resolved
+            broken[tenant.id] = error.problems
+    for tenant_id, problems in check_resolved([resolved for _, resolved in good.values()]).items():
+        broken[tenant_id] = problems
+        del good[tenant_id]
+    return _Tenants(list(good.values()), broken)
+
+
+def _report(result: DeployResult) -> dict[str, object]:
+    return {
+        "applied": [vars(item) for item in result.applied],
+        "problems": [vars(problem) for problem in result.problems],
+    }
+
+
+def _summarise(result: DeployResult) -> None:
+    counts = Counter(item.change for item in result.applied)
+    summary = ", ".join(f"{count} {change}" for change, count in sorted(counts.items())) or "an empty project"
+    click.echo(f"Nothing to change: {summary}." if set(counts) <= {"unchanged"} else f"Deployed: {summary}.")
+    for problem in result.problems:
+        click.secho(f"not deployed, left as it was: {problem}", fg="red", err=True)
+
+
+def _remove(settings: Settings, *, ask: bool, quiet: bool) -> None:
+    branch = settings.branch
+    if branch is None:
+        raise ConfigurationError(
+            "--remove takes a branch away and there is none: name it with MOZART_BRANCH. A tenant leaves production"
+            " by removing its folder and `mozart deploy`; its data goes by `mozart tenant drop`"
+        )
+    if ask:
+        click.confirm(f"Remove branch {branch} with its deployments, runs, tables and files?", abort=True)
+    removed: list[str] = []
+
+    def report(line: str) -> None:
+        removed.append(line)
+        if not quiet:
+            click.echo(f"  {line}")
+
+    async def run() -> None:
+        async with prefect_client(settings) as client:
+            await remove_branch(client, FleetEnvironment.of(settings), report)
+
+    asyncio.run(run())
+    for folder in (settings.state / "dbt").glob(f"*/{dbt_target_folder(settings.state, 'any', settings.suffix).name}"):
+        shutil.rmtree(folder)
+    if quiet:
+        click.echo(json.dumps({"branch": branch, "removed": removed}))
+        return
+    click.echo(f"Branch {branch} is gone." if removed else f"There is nothing of branch {branch}.")

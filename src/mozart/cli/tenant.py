@@ -1,4 +1,7 @@
-"""`mozart tenant`: look at the tenants as Mozart reads them. Resolves no variable, so it can show no secret."""
+"""`mozart tenant`: look at the tenants as Mozart reads them, and drop one's data (a module of its own).
+
+Looking resolves no variable, so it can show no secret.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import click
 
+from mozart.cli.lazy import Entry, LazyGroup
 from mozart.errors import ConfigurationError
 from mozart.settings import find_root
 from mozart.tenancy.load import Fleet, load_fleet
@@ -21,12 +25,19 @@ _json: Option = click.option("--json", "as_json", is_flag=True, help="Report as 
 _root: Option = click.option("--root", type=click.Path(path_type=Path, file_okay=False), help="The project's folder.")
 
 
-@click.group()
+COMMANDS = {
+    "list": Entry("tenant:list_tenants", "List every tenant; exits 2 when one is broken."),
+    "show": Entry("tenant:show_tenant", "Show one tenant, ${VARIABLES} unresolved."),
+    "drop": Entry("tenant_drop:drop_tenant", "Remove the data of a tenant that has left the project."),
+}
+
+
+@click.group(cls=LazyGroup, entries=COMMANDS)
 def command() -> None:
-    """List and show tenants."""
+    """List and show tenants; drop the data of one that has left."""
 
 
-@command.command("list", epilog="Example: mozart tenant list --json")
+@click.command("list", epilog="Example: mozart tenant list --json")
 @_json
 @_root
 def list_tenants(as_json: bool, root: Path | None) -> None:
@@ -45,7 +56,7 @@ def list_tenants(as_json: bool, root: Path | None) -> None:
         raise SystemExit(BROKEN)
 
 
-@command.command("show", epilog="Example: mozart tenant show acme")
+@click.command("show", epilog="Example: mozart tenant show acme")
 @click.argument("tenant_id", metavar="TENANT")
 @_json
 @_root

@@ -6,7 +6,7 @@ go into block documents and nowhere else; a change is found by comparing values,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 from prefect.blocks.core import Block
@@ -39,8 +39,13 @@ async def apply_plan(
     tenants: Sequence[ResolvedTenant],
     lakehouse: Lakehouse,
     report: Callable[[Applied], None] = lambda _applied: None,
+    *,
+    untouched: Collection[str] = (),
 ) -> list[Applied]:
-    """Make the Prefect API hold `plan` and the tenants' blocks; `lakehouse` is the store and catalog they share."""
+    """Make the Prefect API hold `plan` and the tenants' blocks; `lakehouse` is the store and catalog they share.
+
+    `untouched` are tenants that are there but cannot be read: what the API holds of them stays as it is.
+    """
     done: list[Applied] = []
 
     def note(applied: Applied) -> None:
@@ -56,7 +61,7 @@ async def apply_plan(
         note(await _apply_automation(client, automation))
     for deployment in plan.all_deployments:
         note(await _apply_deployment(client, deployment))
-    await prune(client, plan, note)
+    await prune(client, plan, note, untouched)
     return done
 
 

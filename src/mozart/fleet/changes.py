@@ -16,3 +16,5 @@ class Applied:
     kind: Kind
     name: str
     change: Change
+    note: str = ""
+    """What an operator should know besides, such as where a removed tenant's data still lies."""

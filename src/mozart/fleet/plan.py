@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mozart.errors import ConfigurationError, Problem
+from mozart.errors import ConfigurationError
 from mozart.settings import Environment, Settings
 from mozart.tenancy import names
-from mozart.tenancy.footprint import declared_footprint
+from mozart.tenancy.footprint import branch_collisions, declared_footprint
 from mozart.tenancy.model import Tenant
 
 WORK_POOL = "mozart"
@@ -160,7 +160,7 @@ AUTOMATIONS = (
 def plan_fleet(tenants: Sequence[Tenant], environment: FleetEnvironment | None = None) -> FleetPlan:
     """The plan for `tenants`; without `environment`, production's.
 
-    ConfigurationError when a branch's namespaces would be another tenant's production namespaces.
+    ConfigurationError when what a branch makes could be taken for another tenant's.
     """
     target = environment or FleetEnvironment()
     ordered = sorted(tenants, key=lambda tenant: tenant.id)
@@ -240,21 +240,6 @@ def _job_variables(environment: FleetEnvironment) -> Mapping[str, Mapping[str, s
 
 
 def _refuse_branch_collisions(tenants: Sequence[Tenant], environment: FleetEnvironment) -> None:
-    if not environment.suffix:
-        return
-    footprints = [declared_footprint(tenant) for tenant in tenants]
-    production: dict[tuple[str, str], str] = {}
-    for footprint in footprints:
-        spaces = names.namespaces(footprint.catalog, footprint.schema)
-        production[footprint.catalog, spaces.core] = footprint.tenant_id
-        production[footprint.catalog, spaces.raw] = footprint.tenant_id
-    problems: list[Problem] = []
-    for footprint in footprints:
-        spaces = names.namespaces(footprint.catalog, footprint.schema, environment.suffix)
-        for namespace in (spaces.core, spaces.raw):
-            owner = production.get((footprint.catalog, namespace))
-            if owner is not None:
-                message = f"tenant {footprint.tenant_id!r} would write into {namespace!r}, production's of {owner!r}"
-                problems.append(Problem("environment", "MOZART_BRANCH", f"{message}; choose another branch name"))
+    problems = branch_collisions([declared_footprint(tenant) for tenant in tenants], environment.suffix)
     if problems:
         raise ConfigurationError(problems)

@@ -3,11 +3,13 @@
 Only objects that Mozart made are looked at: deployments of its flows that carry its tag, documents of its own block
 types, limits of tenants it found there. An environment prunes its own: a branch never touches production, production
 never a branch. A tenant's data is not looked at here; it stays until somebody asks for its removal.
+
+Pitfall: a tenant whose file cannot be read has not left. Nothing of it is removed; `untouched` names such tenants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from prefect.blocks.core import Block
@@ -26,32 +28,38 @@ _PAGE = 200
 _BLOCKS: tuple[type[Block], ...] = (SourceDatabase, TenantLakehouse)
 
 
-async def prune(client: PrefectClient, plan: FleetPlan, report: Callable[[Applied], None]) -> None:
+async def prune(
+    client: PrefectClient,
+    plan: FleetPlan,
+    report: Callable[[Applied], None],
+    untouched: Collection[str] = (),
+) -> None:
     """Remove what left the plan: deployments (their schedules with them), blocks, limits."""
     kept = {deployment.full_name for deployment in plan.all_deployments}
-    tenants = {deployment.parameters["tenant"] for deployment in plan.deployments}
+    tenants = {deployment.parameters["tenant"] for deployment in plan.deployments} | set(untouched)
     gone: set[str] = set()
     for flow_name in TENANT_FLOWS:
-        for deployment in await _deployments(client, flow_name, plan.environment):
+        for deployment in await find_deployments(client, flow_name, plan.environment):
             full_name = f"{flow_name}/{deployment.name}"
-            if full_name not in kept:
+            if full_name not in kept and not _tenants_of(deployment) & set(untouched):
                 gone |= _tenants_of(deployment)
                 await client.delete_deployment(deployment.id)
                 report(Applied("deployment", full_name, "removed"))
-    for document in await _documents(client, plan.environment):
+    for document in await find_documents(client, plan.environment):
         tenant = str(document.data.get("tenant"))
         if tenant not in tenants:
             gone.add(tenant)
             await client.delete_block_document(document.id)
-            report(Applied("block", str(document.name), "removed"))
+            report(Applied("block", str(document.name), "removed", _left_behind(document)))
     if not plan.environment.branch:  # a branch shares production's limits
         for tenant in sorted(gone - tenants):
             await _remove_limit(client, names.source_limit(tenant), report)
 
 
-async def _deployments(
+async def find_deployments(
     client: PrefectClient, flow_name: str, environment: FleetEnvironment
 ) -> list[DeploymentResponse]:
+    """The deployments of a flow that Mozart made in this environment."""
     found: list[DeploymentResponse] = []
     flow = FlowFilter(name=FlowFilterName(any_=[flow_name]))
     while True:
@@ -69,7 +77,8 @@ def _tenants_of(deployment: DeploymentResponse) -> set[str]:
     return {tag.removeprefix("tenant:") for tag in deployment.tags if tag.startswith("tenant:")}
 
 
-async def _documents(client: PrefectClient, environment: FleetEnvironment) -> list[BlockDocument]:
+async def find_documents(client: PrefectClient, environment: FleetEnvironment) -> list[BlockDocument]:
+    """The documents of Mozart's block types in this environment, secrets left out."""
     found: list[BlockDocument] = []
     for block in _BLOCKS:
         slug: Any = block.get_block_type_slug()
@@ -78,6 +87,19 @@ async def _documents(client: PrefectClient, environment: FleetEnvironment) -> li
         except ObjectNotFound:  # the type was never registered: there is no document of it
             continue
     return [item for item in found if item.name and item.data.get("branch", "") == (environment.branch or "")]
+
+
+def _left_behind(document: BlockDocument) -> str:
+    """Where the tenant's data still is, and the command that removes it when somebody asks."""
+    data = document.data
+    if "schema_name" not in data:
+        return ""
+    tenant, schema, prefix = data["tenant"], data["schema_name"], data["prefix"]
+    options = "" if schema == tenant else f" --schema {schema}"
+    options += "" if prefix == names.landing_prefix(tenant) else f" --prefix {prefix}"
+    return (
+        f"its data stays in {schema}_raw, {schema} and {prefix}; remove it with `mozart tenant drop {tenant}{options}`"
+    )
 
 
 async def _remove_limit(client: PrefectClient, name: str, report: Callable[[Applied], None]) -> None:

@@ -10,6 +10,7 @@ import psutil
 
 # Below the range that the kernel hands to outgoing connections, so that a free port stays free until it is bound.
 _RANDOM_RANGE = (14000, 22000)
+_given: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,14 @@ def find_holder(port: int) -> Holder:
 
 def find_free_ports(count: int) -> list[int]:
     """`count` different free ports, for servers that tests start. Another process may still take one before you do."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(*_RANDOM_RANGE)  # noqa: S311 - spreads test runs, no secret
-        if port not in found and is_free(port):
-            found.append(port)
-    return found
+    return [find_free_block(1)[0] for _ in range(count)]
 
 
 def find_free_block(count: int) -> range:
-    """`count` free ports in a row."""
+    """`count` free ports in a row. No port is given twice by one process, for it is free until somebody binds it."""
     while True:
-        first = random.randrange(*_RANDOM_RANGE)  # noqa: S311
+        first = random.randrange(*_RANDOM_RANGE)  # noqa: S311 - spreads test runs, no secret
         block = range(first, first + count)
-        if all(is_free(port) for port in block):
+        if _given.isdisjoint(block) and all(is_free(port) for port in block):
+            _given.update(block)
             return block

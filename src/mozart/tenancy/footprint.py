@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 from mozart.errors import Problem
+from mozart.tenancy import names
 from mozart.tenancy.model import ResolvedTenant, Tenant
 from mozart.tenancy.templates import declared_value
 
@@ -66,6 +67,42 @@ def collisions(footprints: Sequence[Footprint]) -> dict[str, tuple[Problem, ...]
                 place = f"the prefix {'/'.join(first.prefix)!r} of bucket {first.bucket!r}"
                 found.setdefault(blamed, []).append(_problem(blamed, other, "tenant.storage.prefix", place))
     return {tenant_id: tuple(problems) for tenant_id, problems in found.items()}
+
+
+def branch_collisions(footprints: Sequence[Footprint], suffix: str) -> list[Problem]:
+    """Where a branch of one tenant could be taken for something of another: its production or a branch of it.
+
+    Ids and schemas: acme in branch `eu_dev` is acme_eu in branch `dev`. Landing prefixes: only production's are known.
+    Empty without a suffix.
+    """
+    if not suffix:
+        return []
+    found: list[Problem] = []
+    if suffix.endswith(names.RAW_SUFFIX):
+        message = f"{suffix.lstrip('_')!r} ends like raw namespaces do; choose another branch name"
+        found.append(Problem("environment", "MOZART_BRANCH", message))
+    for footprint, other in permutations(footprints, 2):
+        taken = _taken_by_branch(footprint, other, suffix)
+        if taken:
+            message = (
+                f"tenant {footprint.tenant_id!r} would use {taken!r}, which is {other.tenant_id!r}'s or its branch's"
+            )
+            found.append(Problem("environment", "MOZART_BRANCH", f"{message}; choose another branch name"))
+    return found
+
+
+def _taken_by_branch(footprint: Footprint, other: Footprint, suffix: str) -> str | None:
+    ids = (footprint.tenant_id, other.tenant_id)
+    pairs = [ids, (footprint.schema, other.schema)] if footprint.catalog == other.catalog else [ids]
+    for own, foreign in pairs:
+        branched = f"{own}{suffix}"
+        # Above what both have in common: acme_dev is no mistake for acme itself.
+        if len(foreign) > len(own) and f"{branched}_".startswith(f"{foreign}_"):
+            return branched
+    prefix = (*footprint.prefix[:-1], f"{footprint.prefix[-1]}{suffix}") if footprint.prefix else ()
+    if footprint.bucket == other.bucket and _overlap(prefix, other.prefix):
+        return "/".join(prefix)
+    return None
 
 
 def _footprint(tenant_id: str, catalog: str, schema: str, bucket: str, prefix: str) -> Footprint:

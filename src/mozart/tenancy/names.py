@@ -146,6 +146,11 @@ def model_asset(model: ModelName, suffix: str = "") -> str:
     return f"iceberg://{model.tenant}{suffix}/{stage}/{model.alias}"
 
 
+def landing_prefix(tenant_id: str) -> str:
+    """Where a tenant's landing files are when its file follows the template."""
+    return f"raw/{tenant_id}"
+
+
 def source_block(tenant_id: str, suffix: str = "") -> str:
     """The block document that holds a tenant's source database; a branch has its own."""
     return f"{_dashed(tenant_id)}-source{_dashed(suffix)}"

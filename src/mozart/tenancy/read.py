@@ -137,7 +137,7 @@ def _read_options(source: Fields) -> Mapping[str, str]:
 
 
 def _read_storage(fields: Fields, tenant_id: str) -> StorageSpec | None:
-    default = StorageSpec(bucket=DEFAULT_BUCKET, prefix=f"raw/{tenant_id}")
+    default = StorageSpec(bucket=DEFAULT_BUCKET, prefix=names.landing_prefix(tenant_id))
     section = fields.fields("storage")
     if section is None:
         return default

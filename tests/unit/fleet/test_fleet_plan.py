@@ -12,12 +12,17 @@ BRANCH = FleetEnvironment("branch", "dev")
 
 
 def tenant(
-    tenant_id: str, *, schedule: str | None = "0 3 * * *", zone: str = "UTC", schema: str | None = None
+    tenant_id: str,
+    *,
+    schedule: str | None = "0 3 * * *",
+    zone: str = "UTC",
+    schema: str | None = None,
+    prefix: str | None = None,
 ) -> Tenant:
     return Tenant(
         id=tenant_id,
         source=SourceSpec(type="postgresql", connection={"host": "h"}),
-        storage=StorageSpec(bucket="landing", prefix=f"raw/{tenant_id}"),
+        storage=StorageSpec(bucket="landing", prefix=prefix or f"raw/{tenant_id}"),
         iceberg=IcebergSpec(catalog="iceberg", schema_name=schema or tenant_id),
         schedule=schedule,
         timezone=zone,
@@ -98,9 +103,19 @@ def test_a_branch_has_a_suffix_no_schedule_and_no_automation() -> None:
         ([tenant("acme")], "raw"),
         ([tenant("acme"), tenant("acme_dev")], "dev"),
         ([tenant("acme"), tenant("other", schema="acme_dev")], "dev"),
+        ([tenant("acme"), tenant("acme_dev", schema="other")], "dev"),
+        ([tenant("acme"), tenant("acme_eu")], "eu_dev"),
+        ([tenant("acme"), tenant("other", prefix="raw/acme_dev")], "dev"),
+        ([tenant("acme")], "dev_raw"),
     ],
 )
 def test_a_branch_that_would_write_into_production_is_refused(fleet: list[Tenant], branch: str) -> None:
     assert plan_fleet(fleet).deployments
     with pytest.raises(ConfigurationError, match="choose another branch name"):
         plan_fleet(fleet, FleetEnvironment("branch", branch))
+
+
+def test_tenants_of_like_names_have_branches() -> None:
+    fleet = [tenant("acme"), tenant("acme_eu"), tenant("acmeeu")]
+    plan = plan_fleet(fleet, FleetEnvironment("branch", "dev"))
+    assert [deployment.name for deployment in plan.deployments] == ["acme_dev", "acme_eu_dev", "acmeeu_dev"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 
+import pytest
+
+from mozart.services import ports
 from mozart.services.ports import find_free_block, find_free_ports, find_holder, is_free
 
 
@@ -18,6 +21,10 @@ def test_taken_port_names_its_holder() -> None:
     assert find_holder(port).pid is None
 
 
-def test_free_ports_are_different() -> None:
-    assert len(set(find_free_ports(20))) == 20
-    assert len(find_free_block(9)) == 9
+def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_RANDOM_RANGE", (23000, 23060))
+    monkeypatch.setattr(ports, "_given", set[int]())
+    single = find_free_ports(15)
+    block = find_free_block(9)
+    assert len(block) == 9
+    assert len({*single, *block, *find_free_ports(5)}) == 29
