@@ -57,8 +57,9 @@ demo: install ## From an empty machine to a tenant's marts, and an incremental r
 test: install-dev ## Unit, contract and integration tests on real servers, started by the tests
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration
 
-test-e2e: install-dev ## The whole stack as an operator uses it, with killed workers and broken models
+test-e2e: install-dev ## The whole stack as an operator uses it: killed workers, broken models, branches, tenants that leave
 	@$(BIN)/python -m pytest tests/e2e
+	@$(BIN)/python -m pytest tests/fleet
 
 lint: install-dev ## Format, lint, types, import direction and repository rules
 	@$(BIN)/ruff format --check .

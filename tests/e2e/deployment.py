@@ -108,6 +108,10 @@ class Deployed:
         assert answer.is_success, f"{path}: {answer.text}"
         return answer.json() if answer.content else None
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> None:
+        answer = httpx.patch(f"{self.api}/{path}", json=body, timeout=20)
+        assert answer.is_success, f"{path}: {answer.text}"
+
     def deployment(self, name: str = TENANT) -> dict[str, Any]:
         return self.get(f"deployments/name/tenant-pipeline/{name}")
 
