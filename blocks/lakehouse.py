@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from prefect.blocks.core import Block
 from prefect_aws.credentials import AwsCredentials
 from pydantic import Field, SecretStr
 
+from blocks.declared import DeclaredBlock
 from mozart.lake.lakehouse import Lakehouse
 from mozart.tenancy.model import ResolvedTenant
 from mozart.tenancy.names import Namespaces, branch_suffix, namespaces
 
 
-class TenantLakehouse(Block):
+class TenantLakehouse(DeclaredBlock):
     """Where one tenant's files and tables are, and the identity that may reach them."""
 
     _block_type_name: ClassVar[str | None] = "Mozart tenant lakehouse"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from prefect_sqlalchemy.credentials import ConnectionComponents
 from prefect_sqlalchemy.database import SqlAlchemyConnector
 from pydantic import Field, SecretStr
 
+from blocks.declared import DeclaredBlock
 from mozart.connectors.base import SourceConnection
 from mozart.tenancy.model import ResolvedTenant
 
@@ -23,7 +23,7 @@ DRIVERS = {
 }
 
 
-class SourceDatabase(Block):
+class SourceDatabase(DeclaredBlock):
     """One tenant's source: where it is, the login, the connector's options and the tenant's parameters."""
 
     _block_type_name: ClassVar[str | None] = "Mozart source database"

@@ -33,6 +33,11 @@ DEFAULTS: Mapping[str, str] = {
     "S3_BUCKET": "landing",
     "S3_REGION": "us-east-1",
     "ICEBERG_WAREHOUSE": "warehouse",
+    "MOZART_OLAP_DATABASE": "axiom",
+    "MOZART_OLAP_USERNAME": "mozart",
+    "MOZART_OLAP_SSLMODE": "prefer",
+    "MOZART_OLAP_SOURCE_SCHEMA": "public",
+    "MOZART_OLAP_VIEW_SCHEMA": "axiom_vision",
 }
 
 _BRANCH_NAME = re.compile(r"[a-z][a-z0-9_]{0,20}")

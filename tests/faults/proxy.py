@@ -2,8 +2,8 @@
 
 Loopback, threaded, on a free port. Every request goes through unless a rule matches its method and path; rules are
 tried in the order they were injected, and each may be used up after some requests. What happened is in `exchanges`.
-Bodies are held in memory and must come with a Content-Length (no chunked requests). The client's Host header is
-passed on, so that S3 signatures stay valid.
+Bodies are held in memory; a chunked request goes on with its length. The client's Host header is passed on, so that S3
+signatures stay valid.
 
     with FaultProxy(lakehouse.catalog_uri) as proxy:
         proxy.inject(Rule(Fault.DROP_AFTER, path="/tables/", times=1))
@@ -92,6 +92,8 @@ class FaultProxy:
         self._uses: list[_Use] = []
         self._changed = threading.Condition()
         self._released = threading.Event()
+        self._held = 0
+        self._under_way = 0
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -104,14 +106,27 @@ class FaultProxy:
             self._uses.append(_Use(rule, rule.times))
 
     def clear(self) -> None:
-        """Forget all rules; requests that are held go on."""
+        """Forget all rules; requests that are held go on, later ones can be held again."""
         with self._changed:
             self._uses.clear()
-        self.release()
+            released, self._released = self._released, threading.Event()
+        released.set()
 
     def release(self) -> None:
-        """Let every held request and reply go on, now and later."""
+        """Let every held request and reply go on, now and until `clear`."""
         self._released.set()
+
+    def wait_until_held(self, seconds: float = 30.0) -> None:
+        """Until a request is held back before the upstream; raises TimeoutError when none comes."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._held > 0, timeout=seconds):
+                raise TimeoutError(f"no request was held within {seconds} s: {self.exchanges}")
+
+    def wait_until_idle(self, seconds: float = 30.0) -> None:
+        """Until no request is under way, those of clients that are gone included."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._under_way == 0, timeout=seconds):
+                raise TimeoutError(f"{self._under_way} requests were under way for {seconds} s")
 
     def served(self, fault: Fault) -> list[Exchange]:
         """The exchanges that met this fault and were served by the upstream."""
@@ -146,6 +161,12 @@ class FaultProxy:
                     return use.rule
         return Rule(Fault.PASS)
 
+    def _count(self, *, under_way: int = 0, held: int = 0) -> None:
+        with self._changed:
+            self._under_way += under_way
+            self._held += held
+            self._changed.notify_all()
+
     def _note(self, exchange: Exchange) -> None:
         with self._changed:
             self.exchanges.append(exchange)
@@ -169,23 +190,46 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_request(self) -> None:
         proxy = self.server.proxy
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._read_body()
+        proxy._count(under_way=1)
+        try:
+            self._serve(proxy, body)
+        finally:
+            proxy._count(under_way=-1)
+
+    def _serve(self, proxy: FaultProxy, body: bytes) -> None:
+        released = proxy._released
         rule = proxy._take(self.command, self.path)
         if rule.fault in (Fault.DROP_BEFORE, Fault.STATUS_BEFORE):
             proxy._note(Exchange(self.command, self.path, rule.fault, None))
             self._answer(rule, None)
             return
         if rule.fault is Fault.HOLD:
-            proxy._released.wait(rule.seconds)
+            proxy._count(held=1)
+            released.wait(rule.seconds)
+            proxy._count(held=-1)
         reply = self._forward(body)
         if rule.fault is Fault.REPEAT:
             reply = self._forward(body)
         proxy._note(Exchange(self.command, self.path, rule.fault, reply.status))
         if rule.fault is Fault.DELAY:
-            proxy._released.wait(rule.seconds)
+            released.wait(rule.seconds)
         self._answer(rule, reply)
 
     do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = do_request  # noqa: N815 - the base class looks for these
+
+    def _read_body(self) -> bytes:
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks: list[bytes] = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        body = b"".join(chunks)
+        self.headers["Content-Length"] = str(len(body))
+        return body
 
     def _forward(self, body: bytes) -> _Reply:
         upstream = urlsplit(self.server.proxy.upstream)

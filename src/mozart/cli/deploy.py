@@ -12,12 +12,16 @@ from dataclasses import dataclass
 import click
 
 from mozart.cli.connect import prefect_client
+from mozart.cli.sync import project_views
 from mozart.errors import ConfigurationError, Problem
 from mozart.fleet.apply import apply_plan
 from mozart.fleet.branch_removal import remove_branch
 from mozart.fleet.changes import Applied
+from mozart.fleet.olap_apply import apply_olap_automations, apply_olap_blocks, olap_access_from_settings
+from mozart.fleet.olap_plan import with_olap
 from mozart.fleet.plan import FleetEnvironment, plan_fleet
 from mozart.lake.lakehouse import lakehouse_from_settings
+from mozart.olap.registry import ViewRegistry
 from mozart.settings import Settings, load_settings
 from mozart.tenancy.footprint import check_resolved
 from mozart.tenancy.load import load_fleet
@@ -30,7 +34,7 @@ BROKEN = 2
 
 @dataclass(frozen=True)
 class DeployResult:
-    """What was done, and the mistakes of the tenants that were left as they are."""
+    """What was done, and the mistakes of the tenants and views that were left as they are."""
 
     applied: list[Applied]
     problems: tuple[Problem, ...]
@@ -71,8 +75,10 @@ def command(as_json: bool, remove: bool, yes: bool) -> None:
 def deploy(settings: Settings, *, quiet: bool = False) -> DeployResult:
     """Apply the whole fleet of the project; reports each change as it is made, unless `quiet`."""
     tenants = _read_tenants(settings)
-    plan = plan_fleet([tenant for tenant, _ in tenants.good], FleetEnvironment.of(settings))
+    views, view_problems = _read_views(settings)
+    plan = with_olap(plan_fleet([tenant for tenant, _ in tenants.good], FleetEnvironment.of(settings)), views)
     lakehouse = lakehouse_from_settings(settings)
+    access = olap_access_from_settings(settings) if plan.olap else None
 
     def report(item: Applied) -> None:
         if not quiet and item.change != "unchanged":
@@ -81,10 +87,23 @@ def deploy(settings: Settings, *, quiet: bool = False) -> DeployResult:
     async def run() -> list[Applied]:
         resolved = [resolved for _, resolved in tenants.good]
         async with prefect_client(settings) as client:
-            return await apply_plan(client, plan, resolved, lakehouse, report, untouched=tenants.broken)
+            olap = await apply_olap_blocks(access, report) if access else []
+            fleet = await apply_plan(client, plan, resolved, lakehouse, report, untouched=tenants.broken)
+            if not view_problems:  # a view whose file is broken has not left
+                olap += await apply_olap_automations(client, plan, access, report)
+            return [*fleet, *olap]
 
     applied = asyncio.run(run())
-    return DeployResult(applied, tuple(problem for folder in tenants.broken.values() for problem in folder))
+    problems = [problem for folder in tenants.broken.values() for problem in folder]
+    return DeployResult(applied, (*problems, *view_problems))
+
+
+def _read_views(settings: Settings) -> tuple[ViewRegistry, tuple[Problem, ...]]:
+    """The views; with mistakes in their files none, and then the OLAP layer is left as it was."""
+    try:
+        return project_views(settings.root), ()
+    except ConfigurationError as error:
+        return ViewRegistry(()), error.problems
 
 
 def _read_tenants(settings: Settings) -> _Tenants:

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, Entry] = {
     "deploy": Entry("deploy:command", "Apply deployments, blocks, limits and automations to Prefect."),
     "query": Entry("query:command", "Ask the lake a question in SQL."),
     "tenant": Entry("tenant:command", "List the tenants, show one, drop the data of one that left."),
+    "olap": Entry("olap:command", "The OLAP layer: install, look, refresh, check."),
     "demo": Entry("demo:command", "The whole way on this machine, with what happened in figures."),
 }
 

@@ -1,4 +1,4 @@
-"""`mozart sync`: write what is generated from tenants' files and the product schema, or check that it is up to date.
+"""`mozart sync`: write what is generated from tenants, views and the product schema, or check that it is up to date.
 
 Generated: `prefect.yaml`, production-shaped whatever the environment, and `dbt/PRODUCT_SCHEMA.md` where the project has
 a product schema. Resolves no variable and needs no secret, no server and no database. Exit codes: 0 up to date or
@@ -19,8 +19,10 @@ from pathlib import Path
 import click
 
 from mozart.errors import ConfigurationError, Problem
+from mozart.fleet.olap_plan import with_olap
 from mozart.fleet.plan import plan_fleet
 from mozart.fleet.prefect_yaml import render
+from mozart.olap.registry import ViewRegistry, read_views
 from mozart.settings import find_root
 from mozart.tenancy.load import Fleet, load_fleet
 from mozart.tenancy.product_page import PRODUCT_PAGE, render_product_page
@@ -55,7 +57,7 @@ class GeneratedFile:
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False), help="The project's folder.")
 def command(check: bool, as_json: bool, root: Path | None) -> None:
-    """Write prefect.yaml from tenants/*/tenant.yaml, and dbt/PRODUCT_SCHEMA.md from dbt/product_schema.yml.
+    """Write prefect.yaml from the tenants' and views' files, and dbt/PRODUCT_SCHEMA.md from dbt/product_schema.yml.
 
     Exits 0 when everything is up to date or was written, 1 on drift with --check, 2 when a tenant's file is broken.
     """
@@ -78,10 +80,15 @@ def command(check: bool, as_json: bool, root: Path | None) -> None:
 
 def generated_files(project: Path, fleet: Fleet) -> tuple[GeneratedFile, ...]:
     """Every generated file of the project, with its present and its wanted text."""
-    wanted = {PREFECT_YAML: render(plan_fleet(fleet.tenants))}
+    wanted = {PREFECT_YAML: render(with_olap(plan_fleet(fleet.tenants), project_views(project)))}
     if (project / PRODUCT_FILE).exists():
         wanted[PRODUCT_PAGE] = render_product_page(load_product_schema(project))
     return tuple(GeneratedFile(path, _current(project, path), text) for path, text in wanted.items())
+
+
+def project_views(project: Path) -> ViewRegistry:
+    """The project's OLAP views; none without a folder of them. ConfigurationError with every mistake."""
+    return read_views(project) if (project / "views").is_dir() else ViewRegistry(())
 
 
 def write_generated(project: Path) -> None:

@@ -22,11 +22,13 @@ from typing import Any
 import click
 import yaml
 
-from mozart.cli.sync import PREFECT_YAML, generated_files
+from mozart.cli.sync import PREFECT_YAML, generated_files, project_views
 from mozart.engine.validate_models import ModelCheck, check_models
 from mozart.errors import ConfigurationError, MozartError, Problem
+from mozart.fleet.olap_plan import with_olap
 from mozart.fleet.plan import plan_fleet
 from mozart.fleet.prefect_yaml import render
+from mozart.olap.registry import ViewRegistry
 from mozart.settings import find_root
 from mozart.tenancy.load import Fleet, load_fleet, tenant_folders
 from mozart.tenancy.model import Tenant
@@ -131,11 +133,19 @@ def _check_deployments(project: Path, fleet: Fleet, own: Report, reports: Sequen
     from mozart.fleet.definitions import entrypoint_problems, next_runs  # noqa: PLC0415 - imports Prefect
 
     by_tenant = {report.tenant: report for report in reports}
-    plan = plan_fleet(fleet.tenants)
+    plan = with_olap(plan_fleet(fleet.tenants), _views(project, own))
     own.problems += entrypoint_problems(project, plan.all_deployments)
     for deployment in plan.deployments:
         if deployment.schedule:
             by_tenant[deployment.parameters["tenant"]].next_runs = next_runs(deployment.schedule, _RUNS_SHOWN)
+
+
+def _views(project: Path, own: Report) -> ViewRegistry:
+    try:
+        return project_views(project)
+    except ConfigurationError as error:
+        own.problems += [problem for problem in error.problems if problem not in own.problems]
+        return ViewRegistry(())
 
 
 def _drift(project: Path, fleet: Fleet) -> list[Problem]:

@@ -7,18 +7,23 @@ lands files nor commits. The SELECT runs inside DuckDB, so a reader hands out re
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict, SecretStr
 from pyiceberg.types import IcebergType
 
+from mozart.connectors.options import ReadLimits, option_mistake, option_names
+from mozart.connectors.values import ValueCounts
 from mozart.errors import TerminalError
+
+UnfitValues = Literal["fail", "null"]
 
 
 class SourceConnection(BaseModel):
@@ -45,7 +50,8 @@ class SourceColumn:
     """One column as it will stand in raw.
 
     `expression` is SQL of the source, giving the value exactly as `iceberg_type` or failing the query; it may not
-    change a value silently. `name` is lower case; `source_name` is the source's own spelling.
+    change a value silently. `name` is lower case; `source_name` is the source's own spelling. `answer` is the
+    connector's own knowledge of the type, for itself alone.
     """
 
     name: str
@@ -53,6 +59,7 @@ class SourceColumn:
     source_type: str
     iceberg_type: IcebergType
     expression: str
+    answer: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,33 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """A part of a table: from `low` (inclusive) to `high` (exclusive) of `column`; None is the table's own end.
+
+    `column` is a raw column name whose values stay with their row (a key), or None for the row's place in the table
+    (pages of PostgreSQL), which means something within one snapshot only. Ends are texts of the source.
+    """
+
+    column: str | None
+    low: str | None
+    high: str | None
+
+
+@dataclass(frozen=True)
 class TableRead:
-    """One table's read: the columns to take, the tenant's filter as column → value, and the window."""
+    """One table's read: the columns to take, the tenant's filter as column → value, the window, and the part.
+
+    `unfit` says what becomes of a value that its Iceberg type cannot hold: the read fails naming it, or the value is
+    NULL and counted in `counts`, which belongs to this one read.
+    """
 
     table: SourceTable
     columns: tuple[SourceColumn, ...]
     equals: Mapping[str, str] = field(default_factory=dict[str, str])
     window: Window | None = None
+    chunk: Chunk | None = None
+    unfit: UnfitValues = "fail"
+    counts: ValueCounts = field(default_factory=ValueCounts, compare=False)
 
 
 @dataclass(frozen=True)
@@ -118,9 +145,16 @@ class SourcePosition:
 
 
 class SourceReader(ABC):
-    """A source opened for one run. Use as a context manager; safe to share between threads after entering."""
+    """A source opened for one run. Use as a context manager; safe to share between threads after entering.
+
+    `slots` has one place for each connection that may read at the same time: take one around each statement that reads
+    rows. `streams_at_once`: how many parts of one table can be read at the same time with any gain.
+    """
 
     position: SourcePosition
+    limits: ReadLimits = ReadLimits()
+    slots: threading.BoundedSemaphore
+    streams_at_once: ClassVar[int] = 1
 
     def __enter__(self) -> Self:
         return self
@@ -143,8 +177,18 @@ class SourceReader(ABC):
         """Make the source known to a DuckDB instance, once; credentials stay in that instance's memory."""
 
     @abstractmethod
-    def begin(self, cursor: DuckDBPyConnection) -> None:
-        """Start a transaction of this cursor inside the run's source snapshot, where the source has one."""
+    def begin(self, cursor: DuckDBPyConnection) -> str:
+        """Start a transaction of this cursor inside the run's source snapshot, where the source has one.
+
+        Returns the snapshot's name; the empty text where every statement has a snapshot of its own.
+        """
+
+    def chunks(self, read: TableRead) -> Sequence[Chunk]:
+        """Parts that together are the whole read, by `limits`; none where one stream is all there is or all it needs.
+
+        Only for reads without a window. A connector that cannot divide a table leaves this as it is.
+        """
+        return ()
 
     @abstractmethod
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
@@ -164,23 +208,35 @@ class BaseConnector(ABC):
     type: ClassVar[str]
     extensions: ClassVar[tuple[str, ...]] = ()
     default_port: ClassVar[int | None] = None
-    option_names: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, connection: SourceConnection, *, application: str = "mozart") -> None:
-        unknown = sorted(set(connection.options) - self.option_names)
-        if unknown:
-            known = ", ".join(sorted(self.option_names)) or "none"
-            raise TerminalError(f"{connection.address}: unknown option {unknown[0]!r}; {self.type} knows {known}")
+        known = option_names(self.type)
+        for name, value in connection.options.items():
+            if name not in known:
+                raise TerminalError(
+                    f"{connection.address}: unknown option {name!r}; {self.type} knows {', '.join(sorted(known))}"
+                )
+            mistake = option_mistake(self.type, name, value)
+            if mistake:
+                raise TerminalError(f"{connection.address}: option {name} {mistake}; correct source.options")
         self.connection = connection
         self.application = application
+        self.limits = ReadLimits.of(connection.options)
 
     @abstractmethod
     def check(self) -> None:
         """Log in and out. TransientError when the server cannot be reached, TerminalError when it refuses."""
 
-    @abstractmethod
     def open(self) -> SourceReader:
         """Open the source for one run, holding one snapshot where the database can."""
+        reader = self.open_reader()
+        reader.limits = self.limits
+        reader.slots = threading.BoundedSemaphore(self.limits.max_connections)
+        return reader
+
+    @abstractmethod
+    def open_reader(self) -> SourceReader:
+        """The connector's own reader, opened; `open` gives it its limits."""
 
 
 def reject_case_collisions(table: str, names: Sequence[str]) -> None:

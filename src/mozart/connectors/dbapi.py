@@ -98,7 +98,7 @@ class DbapiConnector(BaseConnector):
     def check(self) -> None:
         self.connect().close()
 
-    def open(self) -> SourceReader:
+    def open_reader(self) -> SourceReader:
         return DbapiReader(self)
 
 
@@ -149,14 +149,16 @@ class DbapiReader(SourceReader):
     def attach(self, connection: DuckDBPyConnection) -> None:
         """Nothing to do: rows come through Python."""
 
-    def begin(self, cursor: DuckDBPyConnection) -> None:
+    def begin(self, cursor: DuckDBPyConnection) -> str:
         cursor.execute("BEGIN")
+        return ""
 
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         statement, values = select(self._connector, read)
         rows = self._execute(read, statement, values)
         columns = [self._stream_column(column) for column in read.columns]
-        return register_rows(cursor, f"source_rows_{next(self._numbers)}", columns, rows.fetchmany)
+        nulled = read.counts if read.unfit == "null" else None
+        return register_rows(cursor, f"source_rows_{next(self._numbers)}", columns, rows.fetchmany, nulled)
 
     def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         source, values = from_where(self._connector, read)

@@ -57,7 +57,7 @@ class DuckdbConnector(BaseConnector):
     def check(self) -> None:
         self.open().close()
 
-    def open(self) -> SourceReader:
+    def open_reader(self) -> SourceReader:
         path = Path(self.connection.database)
         if not path.is_file():
             raise TerminalError(
@@ -116,15 +116,26 @@ class DuckdbReader(SourceReader):
                 raise TransientError(f"{self._address}: another process has it open for writing: {text}") from None
             raise TerminalError(f"{self._address}: cannot be opened: {text}") from None
 
-    def begin(self, cursor: DuckDBPyConnection) -> None:
+    def begin(self, cursor: DuckDBPyConnection) -> str:
         cursor.execute("BEGIN")
+        return self.position.asked_at.isoformat()
 
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
-        columns = ", ".join(f"{column.expression} AS {quote_identifier(column.name)}" for column in read.columns)
+        columns = ", ".join(
+            f"{_expression(cursor, read, column)} AS {quote_identifier(column.name)}" for column in read.columns
+        )
         return f"(SELECT {columns} {_from_where(read)})"
 
     def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         return f"(SELECT count(*) AS rows {_from_where(read)})"
+
+
+def _expression(cursor: DuckDBPyConnection, read: TableRead, column: SourceColumn) -> str:
+    mapping, quoted = map_type(column.source_type), quote_identifier(column.source_name)
+    if read.unfit == "fail" or mapping.unfit is None:
+        return column.expression
+    value = mapping.plain(quoted)
+    return f"CASE WHEN {mapping.unfit(quoted)} THEN {read.counts.null_of(cursor, column.name, value)} ELSE {value} END"
 
 
 def _column(name: str, declared: str, key: str) -> SourceColumn:

@@ -34,10 +34,13 @@ _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 @dataclass(frozen=True)
 class Mapping:
-    """The answer for one type, and SQL that takes the quoted column there; the key's SQL is for refusals."""
+    """The answer for one type, and SQL that takes the quoted column there; the key's SQL is for refusals. `unfit`,
+    where there is one, says of the column that its value has no place in the Iceberg type; `plain` takes the others."""
 
     iceberg: IcebergType
     expression: Callable[[str, str], str]
+    unfit: Callable[[str], str] | None = None
+    plain: Callable[[str], str] = "{}".format
 
 
 def map_type(declared: str) -> Mapping:
@@ -58,15 +61,17 @@ def _cast(kind: str) -> Callable[[str, str], str]:
     return lambda column, _key: f"{column}::{kind}"
 
 
-def _guarded(kind: str) -> Callable[[str, str], str]:
+def _guarded(kind: str, iceberg: IcebergType) -> Mapping:
+    def unfit(column: str) -> str:
+        return f"(NOT isfinite({column}) OR year({column}) NOT BETWEEN 1 AND 9999)"
+
     def expression(column: str, key: str) -> str:
-        odd = f"NOT isfinite({column}) OR year({column}) NOT BETWEEN 1 AND 9999"
         # left(…, 0): a constant message would be evaluated, and fail, while DuckDB plans.
         what = f"infinite, BC or far {kind.lower()} in column {column}, key "
         message = f"{quote_literal(GUARD_MARK + what)} || {key} || left({column}::VARCHAR, 0)"
-        return f"CASE WHEN {odd} THEN error({message})::{kind} ELSE {column}::{kind} END"
+        return f"CASE WHEN {unfit(column)} THEN error({message})::{kind} ELSE {column}::{kind} END"
 
-    return expression
+    return Mapping(iceberg, expression, unfit, lambda column: f"{column}::{kind}")
 
 
 _SCALARS: dict[str, Mapping] = {
@@ -80,7 +85,7 @@ _SCALARS: dict[str, Mapping] = {
     "DOUBLE": Mapping(DoubleType(), _as_it_is),
     "BLOB": Mapping(BinaryType(), _as_it_is),
     "TIME": Mapping(TimeType(), _as_it_is),
-    "DATE": Mapping(DateType(), _guarded("DATE")),
-    **dict.fromkeys(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS"), Mapping(TimestampType(), _guarded("TIMESTAMP"))),
-    "TIMESTAMP WITH TIME ZONE": Mapping(TimestamptzType(), _guarded("TIMESTAMPTZ")),
+    "DATE": _guarded("DATE", DateType()),
+    **dict.fromkeys(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS"), _guarded("TIMESTAMP", TimestampType())),
+    "TIMESTAMP WITH TIME ZONE": _guarded("TIMESTAMPTZ", TimestamptzType()),
 }

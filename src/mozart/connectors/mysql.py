@@ -23,10 +23,11 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from duckdb import DuckDBPyConnection
-from pyiceberg.types import DecimalType, StringType
+from pyiceberg.types import DecimalType, IntegerType, LongType, StringType
 
 from mozart.connectors.base import (
     BaseConnector,
+    Chunk,
     SourceColumn,
     SourceConnection,
     SourcePosition,
@@ -37,7 +38,7 @@ from mozart.connectors.base import (
 )
 from mozart.connectors.drivers import import_driver
 from mozart.connectors.mysql_types import map_type
-from mozart.connectors.windows import WindowValue, window_conditions, zone_of_offset
+from mozart.connectors.windows import WindowValue, whole_number_chunks, window_conditions, zone_of_offset
 from mozart.errors import TerminalError, TransientError
 from mozart.sql import quote_identifier, quote_literal
 
@@ -72,6 +73,11 @@ SELECT s.INDEX_NAME, s.COLUMN_NAME, s.NULLABLE = '' AND s.SUB_PART IS NULL AND s
 FROM information_schema.STATISTICS s WHERE s.TABLE_SCHEMA = %s AND s.TABLE_NAME = %s AND s.NON_UNIQUE = 0
 """
 
+_FIRST_KEY_COLUMN = """
+SELECT s.COLUMN_NAME FROM information_schema.STATISTICS s
+WHERE s.TABLE_SCHEMA = %s AND s.TABLE_NAME = %s AND s.INDEX_NAME = 'PRIMARY' AND s.SEQ_IN_INDEX = 1
+"""
+
 # innodb_trx writes the server's local time, whatever the session's zone is: this one is set to SYSTEM. A day in which
 # the local clock was moved adds the move, for the times of one hour stand for two.
 _OLDEST = """
@@ -91,18 +97,12 @@ class MysqlConnector(BaseConnector):
     type: ClassVar[str] = "mysql"
     extensions: ClassVar[tuple[str, ...]] = ("mysql",)
     default_port: ClassVar[int | None] = 3306
-    option_names: ClassVar[frozenset[str]] = frozenset(
-        {*_TLS_OPTIONS, "statement_timeout", "connect_timeout", "zero_dates"}
-    )
 
     def __init__(self, connection: SourceConnection, *, application: str = "mozart") -> None:
         super().__init__(connection, application=application)
-        self.statement_timeout = self._seconds("statement_timeout", _DEFAULT_STATEMENT_TIMEOUT)
-        self.connect_timeout = self._seconds("connect_timeout", 10)
-        zero_dates = connection.options.get("zero_dates", "fail")
-        if zero_dates not in ("fail", "null"):
-            raise TerminalError(f"{connection.address}: option zero_dates is {zero_dates!r}; it takes fail or null")
-        self.null_dates = zero_dates == "null"
+        self.statement_timeout = int(connection.options.get("statement_timeout", _DEFAULT_STATEMENT_TIMEOUT))
+        self.connect_timeout = int(connection.options.get("connect_timeout", 10))
+        self.null_dates = connection.options.get("zero_dates") == "null"
 
     @cached_property
     def driver(self) -> Any:
@@ -112,7 +112,7 @@ class MysqlConnector(BaseConnector):
     def check(self) -> None:
         self.connect().close()
 
-    def open(self) -> SourceReader:
+    def open_reader(self) -> SourceReader:
         return MysqlReader(self, self.connect())
 
     def connect(self) -> Any:
@@ -151,12 +151,6 @@ class MysqlConnector(BaseConnector):
         verify = {"ssl_verify_cert": True} if mode.startswith("verify") else {}
         identity = {"ssl_verify_identity": True} if mode == "verify_identity" else {}
         return {**options, **verify, **identity}
-
-    def _seconds(self, name: str, default: int) -> int:
-        text = self.connection.options.get(name, str(default))
-        if not text.isascii() or not text.isdigit():
-            raise TerminalError(f"{self.connection.address}: option {name} is {text!r}; give whole seconds")
-        return int(text)
 
 
 class MysqlReader(SourceReader):
@@ -275,14 +269,30 @@ class MysqlReader(SourceReader):
         except Exception as error:  # noqa: BLE001 - DuckDB's error may quote the login; only its class may leave
             raise TransientError(f"{source.address}: cannot be attached ({type(error).__name__})") from None
 
-    def begin(self, cursor: DuckDBPyConnection) -> None:
+    def begin(self, cursor: DuckDBPyConnection) -> str:
         # The statement of a table's read has a snapshot of its own; DuckDB's transaction does not reach it.
         cursor.execute("BEGIN")
+        return ""
 
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
-        wire, arrive = self._select_lists(read)
+        wire, arrive = self._select_lists(cursor, read)
         source, values = _from_where(read)
         return f"(SELECT {arrive} FROM {self._remote(f'{wire} {source}', values)} AS wire)"
+
+    def chunks(self, read: TableRead) -> Sequence[Chunk]:
+        """Ranges of the first column of the primary key, where it is a whole number."""
+        schema, name = read.table.schema or "", read.table.name
+        where = f"table {schema}.{name}"
+        found = self._query(where, _FIRST_KEY_COLUMN, (schema, name))
+        if not found or self.limits.chunk_by in ("none", "place"):
+            return ()
+        column = read.table.column(str(found[0][0]).lower())
+        parts = (read.table.estimated_rows or 0) // self.limits.chunk_rows
+        if parts < 2 or not isinstance(column.iceberg_type, IntegerType | LongType):
+            return ()
+        quoted = quote(column.source_name)
+        low, high = self._query(where, f"SELECT MIN({quoted}), MAX({quoted}) FROM {quote(schema)}.{quote(name)}")[0]
+        return whole_number_chunks(column.name, int(low or 0), int(high or 0), parts)
 
     def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         source, values = _from_where(read)
@@ -300,7 +310,7 @@ class MysqlReader(SourceReader):
         bound = f", params = row({', '.join(quote_literal(value) for value in values)})" if values else ""
         return f"mysql_query({quote_literal(_ATTACHED)}, {quote_literal(statement)}, stream_results = true{bound})"
 
-    def _select_lists(self, read: TableRead) -> tuple[str, str]:
+    def _select_lists(self, cursor: DuckDBPyConnection, read: TableRead) -> tuple[str, str]:
         """What is asked of the source, and what DuckDB makes of it; key columns come along for refusals' messages."""
         key = min(read.table.unique_keys, key=len, default=frozenset[str]())
         keys = [column for column in read.table.columns if column.name in key]
@@ -308,13 +318,22 @@ class MysqlReader(SourceReader):
         key_text = f"concat_ws(', ', {', '.join(parts)})" if parts else "'(no key)'"
         wire = [f"{column.expression} AS c{number}" for number, column in enumerate(read.columns)]
         wire += [f"CAST({quote(column.source_name)} AS CHAR) AS k{n}" for n, column in enumerate(keys)]
-        arrive = [self._arrive(column, number, key_text) for number, column in enumerate(read.columns)]
+        arrive = [
+            f"{self._arrived(cursor, read, number, key_text)} AS {quote_identifier(column.name)}"
+            for number, column in enumerate(read.columns)
+        ]
         return ", ".join(wire), ", ".join(arrive)
 
-    def _arrive(self, column: SourceColumn, number: int, key_text: str) -> str:
-        mapping = map_type(column.source_type, null_dates=self._connector.null_dates)
-        value = mapping.arrive(f'"wire"."c{number}"', quote_identifier(column.source_name), key_text)
-        return f"{value} AS {quote_identifier(column.name)}"
+    def _arrived(self, cursor: DuckDBPyConnection, read: TableRead, number: int, key_text: str) -> str:
+        column, value = read.columns[number], f'"wire"."c{number}"'
+        mapping = map_type(column.source_type)
+        if mapping.unfit is None:
+            return mapping.arrive(value)
+        if read.unfit == "null" or self._connector.null_dates:
+            otherwise = read.counts.null_of(cursor, column.name, mapping.arrive(value))
+        else:
+            otherwise = mapping.refuse(value, quote_identifier(column.source_name), key_text)
+        return f"CASE WHEN {mapping.unfit(value)} THEN {otherwise} ELSE {mapping.arrive(value)} END"
 
 
 def quote(name: str) -> str:
@@ -342,6 +361,10 @@ def _from_where(read: TableRead) -> tuple[str, Sequence[str]]:
         condition = f"{left} {sign} {right}"
         conditions.append(f"({condition} OR {left} IS NULL)" if sign == ">" else condition)
         values.append(text)
+    if read.chunk and read.chunk.column:
+        key = quote(read.table.column(read.chunk.column).source_name)
+        ends = ((">=", read.chunk.low), ("<", read.chunk.high))
+        conditions += [f"{key} {sign} {int(end)}" for sign, end in ends if end is not None]
     table = f"{quote(read.table.schema or '')}.{quote(read.table.name)}"
     return f"FROM {table}" + (f" WHERE {' AND '.join(conditions)}" if conditions else ""), values
 

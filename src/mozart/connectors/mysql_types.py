@@ -34,21 +34,28 @@ _MAX_DECIMAL = 38
 _DECLARED = re.compile(r"^(\w+)(?:\(([^)]*)\))?", re.ASCII)
 
 
+Sql = Callable[[str], str]
+
+
 @dataclass(frozen=True)
 class Mapping:
     """The answer for one type. `wire` takes the quoted column of the source; `arrive` takes the wire's column in
-    DuckDB, the column's name for messages, and SQL for the row's key as text."""
+    DuckDB. `unfit`, where there is one, says in DuckDB that the value has no place in the Iceberg type."""
 
     iceberg: IcebergType
-    wire: Callable[[str], str]
-    arrive: Callable[[str, str, str], str]
+    wire: Sql
+    arrive: Sql
+    unfit: Sql | None = None
+
+    def refuse(self, column: str, name: str, key: str) -> str:
+        """SQL of DuckDB that fails, naming the column and the row's key (SQL for its text)."""
+        # left(…, 0): a constant message would be evaluated, and fail, while DuckDB plans.
+        said = quote_literal(f"{GUARD_MARK}a date that no calendar has in column {name}, key ")
+        return f"error({said} || {key} || left({column}, 0))::{_DATE_TYPES[type(self.iceberg)]}"
 
 
-def map_type(declared: str, *, null_dates: bool = False) -> Mapping:
-    """The answer for a COLUMN_TYPE such as `bigint(20) unsigned`. Every type has one: unknown types become their text.
-
-    `null_dates`: dates that no calendar has (0000-00-00, 2024-02-31) become NULL instead of failing the read.
-    """
+def map_type(declared: str) -> Mapping:
+    """The answer for a COLUMN_TYPE such as `bigint(20) unsigned`: every type has one, unknown ones become their text."""
     match = _DECLARED.match(declared.lower())
     name = match.group(1) if match else ""
     size = match.group(2) if match else None
@@ -61,12 +68,12 @@ def map_type(declared: str, *, null_dates: bool = False) -> Mapping:
     if name == "bit":
         return _map_bit(int(size or 1))
     if name in _DATES:
-        return _map_date(name, null_dates)
+        return _map_date(name)
     return _SCALARS.get(name, _TEXT)
 
 
-def _cast(kind: str) -> Callable[[str, str, str], str]:
-    return lambda column, _name, _key: f"{column}::{kind}"
+def _cast(kind: str) -> Sql:
+    return lambda column: f"{column}::{kind}"
 
 
 def _as_it_is(column: str) -> str:
@@ -83,28 +90,22 @@ def _map_decimal(size: str) -> Mapping:
 
 def _map_bit(width: int) -> Mapping:
     if width == 1:
-        return Mapping(BooleanType(), "CAST({} AS UNSIGNED)".format, lambda column, _name, _key: f"{column} = 1")
+        return Mapping(BooleanType(), "CAST({} AS UNSIGNED)".format, lambda column: f"{column} = 1")
     return Mapping(
         StringType(), lambda column: f"LPAD(BIN(CAST({column} AS UNSIGNED)), {width}, '0')", _cast("VARCHAR")
     )
 
 
-def _map_date(name: str, null_dates: bool) -> Mapping:
-    iceberg, kind, suffix = _DATES[name]
+def _map_date(name: str) -> Mapping:
+    iceberg, suffix = _DATES[name]
 
-    def arrive(column: str, column_name: str, key: str) -> str:
-        value = f"TRY_CAST({column}{suffix} AS {kind})"
-        if null_dates:
-            return f"CASE WHEN left({column}, 4) <> '0000' THEN {value} END"
-        # left(…, 0): a constant message would be evaluated, and fail, while DuckDB plans.
-        what = f"a date that no calendar has in column {column_name}, key "
-        refuse = f"error({quote_literal(GUARD_MARK + what)} || {key} || left({column}, 0))"
-        return (
-            f"CASE WHEN {column} IS NULL OR (left({column}, 4) <> '0000' AND {value} IS NOT NULL) "
-            f"THEN {value} ELSE {refuse}::{kind} END"
-        )
+    def arrive(column: str) -> str:
+        return f"TRY_CAST({column}{suffix} AS {_DATE_TYPES[type(iceberg)]})"
 
-    return Mapping(iceberg, _CHAR, arrive)
+    def unfit(column: str) -> str:
+        return f"{column} IS NOT NULL AND (left({column}, 4) = '0000' OR {arrive(column)} IS NULL)"
+
+    return Mapping(iceberg, _CHAR, arrive, unfit)
 
 
 _CHAR = "CAST({} AS CHAR)".format
@@ -112,11 +113,16 @@ _SIGNED = "CAST({} AS SIGNED)".format
 _TEXT = Mapping(StringType(), _CHAR, _cast("VARCHAR"))
 _BYTES = Mapping(BinaryType(), _as_it_is, _cast("BLOB"))
 
-# name → Iceberg type, DuckDB type, and what the text lacks of it; the session's time zone is UTC.
-_DATES: dict[str, tuple[IcebergType, str, str]] = {
-    "date": (DateType(), "DATE", ""),
-    "datetime": (TimestampType(), "TIMESTAMP", ""),
-    "timestamp": (TimestamptzType(), "TIMESTAMPTZ", " || '+00'"),
+# name → Iceberg type, and what the text lacks of it; the session's time zone is UTC.
+_DATES: dict[str, tuple[IcebergType, str]] = {
+    "date": (DateType(), ""),
+    "datetime": (TimestampType(), ""),
+    "timestamp": (TimestamptzType(), " || '+00'"),
+}
+_DATE_TYPES: dict[type[IcebergType], str] = {
+    DateType: "DATE",
+    TimestampType: "TIMESTAMP",
+    TimestamptzType: "TIMESTAMPTZ",
 }
 
 _SCALARS: dict[str, Mapping] = {

@@ -63,7 +63,6 @@ class OracleConnector(DbapiConnector):
     type: ClassVar[str] = "oracle"
     driver_module: ClassVar[str] = "oracledb"
     default_port: ClassVar[int | None] = 1521
-    option_names: ClassVar[frozenset[str]] = frozenset({"connect_timeout", "statement_timeout"})
 
     def connect(self) -> Any:
         source = self.connection

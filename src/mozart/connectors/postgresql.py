@@ -1,14 +1,16 @@
 """PostgreSQL as a source: one COPY stream a table, all tables in one exported snapshot.
 
 A holder connection exports its snapshot; each reading cursor of DuckDB imports it. The holder keeps the tenant's
-vacuum back while it lives, so it is closed as soon as the last table is read and its age is bounded by `open()`'s
-caller. Before the snapshot the holder asks which transactions run: what began earlier may still commit rows behind
-the snapshot, with timestamps of its start. An ordinary role cannot see that (`pg_read_all_stats` is needed), and a
-standby does not know it: both say so in the position, and the load engine falls back to the declared lag.
+vacuum back while it lives, so it is closed as soon as the last table is read, and let go at the age that the option
+`snapshot_age` sets. Before the snapshot the holder asks which transactions run: what began earlier may still commit
+rows behind the snapshot, with timestamps of its start. An ordinary role cannot see that (`pg_read_all_stats` is
+needed), and a standby does not know it: both say so in the position, and the load engine falls back to the declared
+lag.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, LiteralString
@@ -20,6 +22,7 @@ from psycopg.rows import tuple_row
 
 from mozart.connectors.base import (
     BaseConnector,
+    Chunk,
     SourceColumn,
     SourcePosition,
     SourceReader,
@@ -27,9 +30,11 @@ from mozart.connectors.base import (
     TableRead,
     reject_case_collisions,
 )
-from mozart.connectors.postgresql_types import PostgresqlType, key_text, map_type
+from mozart.connectors.options import duration
+from mozart.connectors.postgresql_sql import from_where, plan_chunks, remote, select_lists
+from mozart.connectors.postgresql_types import PostgresqlType, map_type
 from mozart.errors import TerminalError, TransientError
-from mozart.sql import quote_identifier, quote_literal, quote_qualified
+from mozart.sql import quote_identifier, quote_literal
 
 _ATTACHED = "source"
 _DEFAULT_STATEMENT_TIMEOUT = "1h"
@@ -96,15 +101,15 @@ class PostgresqlConnector(BaseConnector):
     type: ClassVar[str] = "postgresql"
     extensions: ClassVar[tuple[str, ...]] = ("postgres",)
     default_port: ClassVar[int | None] = 5432
-    option_names: ClassVar[frozenset[str]] = frozenset({*_TLS_OPTIONS, "statement_timeout", "connect_timeout"})
 
     def check(self) -> None:
-        self._connect().close()
+        self.connect().close()
 
-    def open(self) -> SourceReader:
-        return PostgresqlReader(self, self._connect())
+    def open_reader(self) -> SourceReader:
+        return PostgresqlReader(self)
 
-    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A login of psycopg, for the snapshot and the catalog."""
         source = self.connection
         try:
             return psycopg.connect(
@@ -127,18 +132,59 @@ class PostgresqlConnector(BaseConnector):
 
 
 class PostgresqlReader(SourceReader):
-    """One run's view of a PostgreSQL database: the holder of the snapshot, and what every table reader needs."""
+    """One run's view of a PostgreSQL database: the holder of the snapshot, and what every table reader needs.
 
-    def __init__(self, connector: PostgresqlConnector, holder: psycopg.Connection[tuple[Any, ...]]) -> None:
+    A snapshot older than the limits allow, or whose holder was cut off, is let go; the next read begins in a new one.
+    Reads that had joined the old one keep it to their own end, which `statement_timeout` bounds.
+    """
+
+    streams_at_once: ClassVar[int] = 2
+
+    def __init__(self, connector: PostgresqlConnector) -> None:
         self._connector = connector
-        self._holder = holder
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
+        self._holder = connector.connect()
+        try:
+            self._take_snapshot()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._holder.close()
+
+    def _take_snapshot(self) -> None:
         self.position = self._take_position()
         self._identity = self._read_identity()
         self._holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         self._snapshot = str(self._one_row("SELECT pg_export_snapshot()")[0])
+        age = self._connector.limits.snapshot_age.total_seconds()
+        self._timer = threading.Timer(age, self._expire, (self._holder,))
+        self._timer.daemon = True
+        self._timer.start()
 
-    def close(self) -> None:
-        self._holder.close()
+    def _expire(self, holder: psycopg.Connection[tuple[Any, ...]]) -> None:
+        with self._lock:
+            holder.close()
+
+    def _current_snapshot(self) -> str:
+        """The snapshot in force; a new one where the old one was let go or lost. Call with the lock held."""
+        if not self._is_held():
+            self.close()
+            self._holder = self._connector.connect()
+            self._take_snapshot()
+        return self._snapshot
+
+    def _is_held(self) -> bool:
+        try:
+            self._holder.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def _take_position(self) -> SourcePosition:
         row = self._one_row(_POSITION)
@@ -170,14 +216,16 @@ class PostgresqlReader(SourceReader):
         parameters = {"table": oid}
         keys = self._query(where, _UNIQUE_KEYS, parameters)
         unique_keys = tuple(frozenset(str(name).lower() for name in row[0]) for row in keys)
-        columns = _columns(where, self._query(where, _COLUMNS, parameters), unique_keys)
+        columns = _columns(where, self._query(where, _COLUMNS, parameters))
         identity = f"{self._identity}/{oid}"
         return SourceTable(namespace, table, columns, unique_keys, identity, int(estimate) if estimate >= 0 else None)
 
     def _query(self, where: str, statement: LiteralString, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         try:
-            # The holder's snapshot also fixes the catalog: a table dropped since is still described, and still read.
-            return self._holder.execute(statement, parameters).fetchall()
+            with self._lock:
+                self._current_snapshot()
+                # The holder's snapshot also fixes the catalog: a table dropped since is described, and still read.
+                return self._holder.execute(statement, parameters).fetchall()
         except psycopg.OperationalError as error:
             raise TransientError(f"{where}: the source went away: {_first_line(error)}") from None
 
@@ -202,7 +250,7 @@ class PostgresqlReader(SourceReader):
     def _conninfo(self) -> dict[str, str]:
         options = self._connector.connection.options
         settings = {
-            "statement_timeout": options.get("statement_timeout", _DEFAULT_STATEMENT_TIMEOUT),
+            "statement_timeout": _milliseconds(options.get("statement_timeout", _DEFAULT_STATEMENT_TIMEOUT)),
             "intervalstyle": "iso_8601",
             "extra_float_digits": "1",
             "bytea_output": "hex",
@@ -215,61 +263,46 @@ class PostgresqlReader(SourceReader):
             **self._connector.tls(),
         }
 
-    def begin(self, cursor: DuckDBPyConnection) -> None:
+    def begin(self, cursor: DuckDBPyConnection) -> str:
         cursor.execute("BEGIN")
-        statement = f"SET TRANSACTION SNAPSHOT {quote_literal(self._snapshot)}"
-        cursor.execute(f"CALL postgres_execute({quote_literal(_ATTACHED)}, {quote_literal(statement)})")
+        with self._lock:
+            snapshot = self._current_snapshot()
+            statement = f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}"
+            cursor.execute(f"CALL postgres_execute({quote_literal(_ATTACHED)}, {quote_literal(statement)})")
+            return f"{snapshot} of {self.position.asked_at.isoformat()}"
 
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
-        return _remote(f"SELECT {_select_list(read)} {_from_where(read)}")
+        wire, arrive = select_lists(cursor, read)
+        return f"(SELECT {arrive} FROM {remote(_ATTACHED, f'SELECT {wire} {from_where(read)}')} AS wire)"
 
     def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
-        return _remote(f"SELECT count(*) AS rows {_from_where(read)}")
+        return remote(_ATTACHED, f"SELECT count(*) AS rows {from_where(read)}")
+
+    def chunks(self, read: TableRead) -> Sequence[Chunk]:
+        where = f"{self._connector.connection.address}: table {read.table.qualified_name}"
+        try:
+            with self._lock:
+                self._current_snapshot()
+                return plan_chunks(self._holder, read.table, self.limits)
+        except psycopg.OperationalError as error:
+            raise TransientError(f"{where}: the source went away: {_first_line(error)}") from None
 
 
-def _remote(statement: str) -> str:
-    return f"postgres_query({quote_literal(_ATTACHED)}, {quote_literal(statement)})"
+def _columns(where: str, rows: Sequence[tuple[Any, ...]]) -> tuple[SourceColumn, ...]:
+    reject_case_collisions(where, [str(row[0]) for row in rows])
+    return tuple(_column(row) for row in rows)
 
 
-def _select_list(read: TableRead) -> str:
-    return ", ".join(f"{column.expression} AS {quote_identifier(column.name)}" for column in read.columns)
-
-
-def _from_where(read: TableRead) -> str:
-    conditions = [f"{_quoted(read, name)} = {quote_literal(value)}" for name, value in sorted(read.equals.items())]
-    window = read.window
-    if window:
-        column = _quoted(read, window.column)
-        if window.after is not None:
-            conditions.append(f"({column} > {quote_literal(window.after)} OR {column} IS NULL)")
-        if window.since is not None:
-            conditions.append(f"{column} >= {quote_literal(window.since)}")
-        if window.until is not None:
-            conditions.append(f"{column} < {quote_literal(window.until)}")
-    table = quote_qualified(read.table.schema or "public", read.table.name)
-    return f"FROM {table}" + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
-
-
-def _quoted(read: TableRead, name: str) -> str:
-    return quote_identifier(read.table.column(name).source_name)
-
-
-def _columns(
-    where: str, rows: Sequence[tuple[Any, ...]], unique_keys: tuple[frozenset[str], ...]
-) -> tuple[SourceColumn, ...]:
-    names = [str(row[0]) for row in rows]
-    reject_case_collisions(where, names)
-    first_key = min(unique_keys, key=len, default=frozenset[str]())
-    key = key_text(tuple(name for name in names if name.lower() in first_key))
-    return tuple(_column(row, key) for row in rows)
-
-
-def _column(row: tuple[Any, ...], key: str) -> SourceColumn:
+def _column(row: tuple[Any, ...]) -> SourceColumn:
     name, shown, type_name, modifier, element = row
     element_type = PostgresqlType(str(element)) if element else None
-    mapping = map_type(PostgresqlType(str(type_name), int(modifier), element_type))
-    expression = mapping.expression(quote_identifier(name), key)
-    return SourceColumn(str(name).lower(), str(name), str(shown), mapping.iceberg, expression)
+    answer = map_type(PostgresqlType(str(type_name), int(modifier), element_type))
+    expression = answer.wire(quote_identifier(name))
+    return SourceColumn(str(name).lower(), str(name), str(shown), answer.iceberg, expression, answer)
+
+
+def _milliseconds(text: str) -> str:
+    return str(int(duration(text).total_seconds() * 1000))
 
 
 def _conninfo_value(value: str) -> str:

@@ -1,9 +1,13 @@
-"""PostgreSQL types → Iceberg types: exact, or the query fails naming table, column, key and class of value.
+"""PostgreSQL's types → Iceberg types, and the SQL that takes each value there exactly.
 
-Nothing here may change a value silently. Where Iceberg has no type for it, a value becomes PostgreSQL's own text
-(numeric without precision, jsonb, uuid, enum, interval as ISO 8601, timetz, bit, geometry, ranges, anything unknown).
-A value of a mapped type that Iceberg cannot hold (NaN in numeric, infinite or BC timestamps, arrays of more than one
-dimension) makes the SELECT fail: PostgreSQL has no RAISE in SQL, so the guard casts a telling text to a number.
+A value travels in two steps: `wire` is SQL of PostgreSQL, `arrive` is SQL of DuckDB for what came. As much as possible
+happens in DuckDB, which works on vectors: the server of the tenant then does little more than a bare COPY. Where
+Iceberg has no type, a value becomes PostgreSQL's own text (numeric without precision, jsonb, uuid, enum, interval as
+ISO 8601, timetz, bit, geometry, ranges, anything unknown).
+
+A value of a mapped type that Iceberg cannot hold (NaN in numeric, infinite or BC times, arrays of more than one
+dimension) is *unfit*: it makes the read fail, or becomes NULL and is counted. `unfit_at_source` finds those that
+DuckDB's reader would change or drop without a word; `unfit_on_arrival` those it passes on.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from mozart.sql import quote_identifier, quote_literal
 _MAX_DECIMAL = 38
 _VARIABLE_HEADER = 4
 
+Sql = Callable[[str], str]
+
 
 @dataclass(frozen=True)
 class PostgresqlType:
@@ -44,12 +50,38 @@ class PostgresqlType:
     element: PostgresqlType | None = None
 
 
+def _as_it_is(value: str) -> str:
+    return value
+
+
 @dataclass(frozen=True)
 class Mapping:
-    """The answer for one type: where it goes, and the SQL that takes it there from the quoted column and a key text."""
+    """The answer for one type. `wire` takes the quoted column, `arrive` what came of it; the conditions say of either
+    that it is `unfit`. `cast` is PostgreSQL's name of the wire's type, needed with `unfit_at_source`."""
 
     iceberg: IcebergType
-    expression: Callable[[str, str], str]
+    wire: Sql
+    arrive: Sql = _as_it_is
+    cast: str = ""
+    unfit: str = ""
+    unfit_at_source: Sql | None = None
+    unfit_on_arrival: Sql | None = None
+
+    def guarded_wire(self, column: str, key: str) -> str:
+        """SQL of PostgreSQL that fails the statement, naming column and `key` (SQL for its text), at an unfit value."""
+        if self.unfit_at_source is None:
+            return self.wire(column)
+        # PostgreSQL has no RAISE in SQL: a telling text is cast to a number. Not a constant one: PostgreSQL would
+        # evaluate the failing cast while planning, and refuse tables without such a value.
+        said = quote_literal(f"{GUARD_MARK}{self.unfit} in column {column}, key ")
+        failing = f"(({said} || {key} || left({column}::text, 0))::int4)::text::{self.cast}"
+        return f"CASE WHEN {self.unfit_at_source(column)} THEN {failing} ELSE {self.wire(column)} END"
+
+    def fitting_wire(self, column: str) -> str:
+        """SQL of PostgreSQL that is NULL at a value that is unfit at the source."""
+        if self.unfit_at_source is None:
+            return self.wire(column)
+        return f"CASE WHEN NOT ({self.unfit_at_source(column)}) THEN {self.wire(column)} END"
 
 
 def map_type(source: PostgresqlType) -> Mapping:
@@ -58,18 +90,13 @@ def map_type(source: PostgresqlType) -> Mapping:
         return _map_array(source.element)
     if source.name == "numeric":
         return _map_numeric(source.modifier)
+    if source.name == "bpchar":
+        return _map_char(source.modifier)
     return _SCALARS.get(source.name, _TEXT)
 
 
-def _plain(cast: str) -> Callable[[str, str], str]:
-    return lambda column, _key: f"{column}::{cast}"
-
-
-def _refuse_when(condition: str, what: str, column: str, key: str, cast: str) -> str:
-    """`column` as `cast`, or a failing cast whose message says `what` and `key` when `condition` holds."""
-    # Not a constant: PostgreSQL would evaluate the failing cast while planning, and refuse tables without such a value.
-    message = f"{quote_literal(GUARD_MARK + what + ', key ')} || {key} || left({column}::text, 0)"
-    return f"CASE WHEN {condition} THEN (({message})::int4)::text::{cast} ELSE {column}::{cast} END"
+def _plain(cast: str) -> Sql:
+    return lambda column: f"{column}::{cast}"
 
 
 def _map_numeric(modifier: int) -> Mapping:
@@ -83,55 +110,64 @@ def _map_numeric(modifier: int) -> Mapping:
     if precision > _MAX_DECIMAL or not 0 <= scale <= precision:
         return _TEXT
     cast = f"numeric({precision},{scale})"
-
-    def expression(column: str, key: str) -> str:
-        odd = f"{column} IN ('NaN', 'Infinity', '-Infinity')"
-        return _refuse_when(odd, f"NaN or infinity in numeric column {column}", column, key, cast)
-
-    return Mapping(DecimalType(precision, scale), expression)
-
-
-def _guarded_time(cast: str) -> Callable[[str, str], str]:
-    def expression(column: str, key: str) -> str:
-        odd = f"{column} < '0001-01-01'::{cast} OR {column} >= '10000-01-01'::{cast}"  # infinities included
-        return _refuse_when(odd, f"infinite, BC or far {cast} in column {column}", column, key, cast)
-
-    return expression
+    return Mapping(
+        DecimalType(precision, scale),
+        _plain(cast),
+        cast=cast,
+        unfit="NaN or infinity in numeric",
+        # DuckDB reads NaN as 0. An infinity cannot stand in a column with a precision.
+        unfit_at_source=lambda column: f"{column} = 'NaN'",
+    )
 
 
-def _char_text(column: str, _key: str) -> str:
-    # The cast bpchar → text strips trailing blanks; concat() uses the output function, which keeps them.
-    return f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END"
+def _map_char(modifier: int) -> Mapping:
+    if modifier < _VARIABLE_HEADER:  # no length: the cast to text would strip blanks, the output function keeps them
+        return Mapping(StringType(), lambda column: f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
+    length = modifier - _VARIABLE_HEADER
+    # DuckDB's reader strips the blanks; each value has exactly `length` characters, so they can be given back.
+    return Mapping(StringType(), _plain(f"char({length})"), lambda value: f"rpad({value}, {length}, ' ')")
+
+
+def _time(cast: str, iceberg: IcebergType) -> Mapping:
+    kind = cast.upper()
+
+    def unfit(value: str) -> str:
+        # Infinities are outside as well, and so is what wrapped around the end of DuckDB's range.
+        return f"({value} < {kind} '0001-01-01' OR {value} >= {kind} '10000-01-01')"
+
+    return Mapping(iceberg, _plain(cast), unfit=f"infinite, BC or far {cast}", unfit_on_arrival=unfit)
 
 
 def _map_array(element: PostgresqlType) -> Mapping:
     if element.name not in _ARRAY_ELEMENTS:
-        return Mapping(StringType(), lambda column, _key: f"to_jsonb({column})::text")
+        return Mapping(StringType(), lambda column: f"to_jsonb({column})::text")
+    cast = f"{_ARRAY_ELEMENTS[element.name]}[]"
     inner = map_type(element)
-
-    def expression(column: str, key: str) -> str:
-        odd = f"array_ndims({column}) > 1 OR array_lower({column}, 1) <> 1"
-        what = f"array of several dimensions or another lower bound in column {column}"
-        return _refuse_when(odd, what, column, key, f"{_ARRAY_ELEMENTS[element.name]}[]")
-
-    return Mapping(ListType(element_id=1, element=inner.iceberg, element_required=False), expression)
+    return Mapping(
+        ListType(element_id=1, element=inner.iceberg, element_required=False),
+        _plain(cast),
+        arrive=(lambda value: f"{value}::VARCHAR[]") if element.name == "uuid" else _as_it_is,
+        cast=cast,
+        unfit="array of several dimensions or another lower bound",
+        unfit_at_source=lambda column: f"array_ndims({column}) > 1 OR array_lower({column}, 1) <> 1",
+    )
 
 
 _TEXT = Mapping(StringType(), _plain("text"))
 
 _SCALARS: dict[str, Mapping] = {
-    "int2": Mapping(IntegerType(), _plain("int4")),
+    "int2": Mapping(IntegerType(), _plain("int2"), "{}::INTEGER".format),
     "int4": Mapping(IntegerType(), _plain("int4")),
     "int8": Mapping(LongType(), _plain("int8")),
     "float4": Mapping(FloatType(), _plain("float4")),
     "float8": Mapping(DoubleType(), _plain("float8")),
     "bool": Mapping(BooleanType(), _plain("bool")),
     "bytea": Mapping(BinaryType(), _plain("bytea")),
-    "date": Mapping(DateType(), _guarded_time("date")),
+    "uuid": Mapping(StringType(), _plain("uuid"), "{}::VARCHAR".format),
+    "date": _time("date", DateType()),
     "time": Mapping(TimeType(), _plain("time")),
-    "timestamp": Mapping(TimestampType(), _guarded_time("timestamp")),
-    "timestamptz": Mapping(TimestamptzType(), _guarded_time("timestamptz")),
-    "bpchar": Mapping(StringType(), _char_text),
+    "timestamp": _time("timestamp", TimestampType()),
+    "timestamptz": _time("timestamptz", TimestamptzType()),
 }
 
 # Elements whose arrays become lists; arrays of anything else become JSON text, which is exact.
@@ -144,7 +180,7 @@ _ARRAY_ELEMENTS: dict[str, str] = {
     "bool": "bool",
     "text": "text",
     "varchar": "text",
-    "uuid": "text",
+    "uuid": "uuid",
 }
 
 

@@ -2,7 +2,7 @@
 
 For databases that DuckDB does not read itself. Each column says which Python classes its values may have; a value of
 another class, or one that its Arrow type cannot hold, fails the stream. Batches are bounded by bytes, not by rows, so
-that memory does not grow with long texts.
+that memory does not grow with long texts. A read whose policy is `null` turns such a value into NULL and counts it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pyiceberg.types import (
 )
 
 from mozart.connectors.errors import GUARD_MARK
+from mozart.connectors.values import ValueCounts
 from mozart.errors import DataQualityError
 from mozart.sql import quote_identifier
 
@@ -58,10 +59,20 @@ FetchMany = Callable[[int], Sequence[Sequence[Any]]]
 """At most so many further rows; none at the end. Rows carry the columns first, then the key's."""
 
 
-def register_rows(cursor: DuckDBPyConnection, name: str, columns: Sequence[StreamColumn], fetch: FetchMany) -> str:
-    """Make the rows known to `cursor` under `name`, to be read once; returns the FROM item."""
+def register_rows(
+    cursor: DuckDBPyConnection,
+    name: str,
+    columns: Sequence[StreamColumn],
+    fetch: FetchMany,
+    nulled: ValueCounts | None = None,
+) -> str:
+    """Make the rows known to `cursor` under `name`, to be read once; returns the FROM item.
+
+    With `nulled`, a value that its column cannot hold becomes NULL and is counted there; without, it fails the read.
+    """
     schema = pa.schema([pa.field(column.name, arrow_type(column.iceberg_type)) for column in columns])
-    cursor.register(name, pa.RecordBatchReader.from_batches(schema, _batches(schema, columns, fetch)))
+    batches = _batches(schema, columns, fetch, nulled)
+    cursor.register(name, pa.RecordBatchReader.from_batches(schema, batches))
     return quote_identifier(name)
 
 
@@ -72,23 +83,39 @@ def arrow_type(iceberg: IcebergType) -> pa.DataType:
     return _ARROW_TYPES[type(iceberg)]
 
 
-def _batches(schema: pa.Schema, columns: Sequence[StreamColumn], fetch: FetchMany) -> Iterator[pa.RecordBatch]:
+def _batches(
+    schema: pa.Schema, columns: Sequence[StreamColumn], fetch: FetchMany, nulled: ValueCounts | None
+) -> Iterator[pa.RecordBatch]:
     size = _FIRST_ROWS
     while rows := fetch(size):
         values = list(zip(*rows, strict=True))
         keys = values[len(columns) :]
-        arrays = [_array(column, values[index], keys) for index, column in enumerate(columns)]
+        arrays = [_array(column, values[index], keys, nulled) for index, column in enumerate(columns)]
         batch = pa.record_batch(arrays, schema=schema)
         yield batch
         fitting = _BATCH_BYTES * len(rows) // max(batch.nbytes, 1)
         size = max(1, min(2 * size, fitting, _MOST_ROWS))
 
 
-def _array(column: StreamColumn, values: Sequence[Any], keys: Sequence[Sequence[Any]]) -> pa.Array:
+def _array(
+    column: StreamColumn, values: Sequence[Any], keys: Sequence[Sequence[Any]], nulled: ValueCounts | None
+) -> pa.Array:
     try:
         return _exact_array(column, values)
     except _UNFIT:
-        raise _refusal(column, values, keys) from None
+        if nulled is None:
+            raise _refusal(column, values, keys) from None
+    fitting = [value if _fits(column, value) else None for value in values]
+    nulled.add(column.name, sum(value is not None for value in values) - sum(value is not None for value in fitting))
+    return _exact_array(column, fitting)
+
+
+def _fits(column: StreamColumn, value: Any) -> bool:
+    try:
+        _exact_array(column, [value])
+    except _UNFIT:
+        return False
+    return True
 
 
 def _exact_array(column: StreamColumn, values: Sequence[Any]) -> pa.Array:

@@ -27,10 +27,11 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from duckdb import DuckDBPyConnection
-from pyiceberg.types import StringType
+from pyiceberg.types import LongType, StringType
 
 from mozart.connectors.base import (
     BaseConnector,
+    Chunk,
     SourceColumn,
     SourceConnection,
     SourcePosition,
@@ -42,7 +43,7 @@ from mozart.connectors.base import (
 from mozart.connectors.errors import read_error
 from mozart.connectors.row_stream import StreamColumn, register_rows
 from mozart.connectors.sqlite_types import has_comparing_affinity, map_type
-from mozart.connectors.windows import window_conditions
+from mozart.connectors.windows import whole_number_chunks, window_conditions
 from mozart.errors import TerminalError, TransientError
 from mozart.sql import quote_identifier, quote_qualified
 
@@ -59,22 +60,18 @@ class SqliteConnector(BaseConnector):
     """SQLite 3 database files; `database` is the file's path."""
 
     type: ClassVar[str] = "sqlite"
-    option_names: ClassVar[frozenset[str]] = frozenset({"busy_timeout", "copy_folder"})
 
     def __init__(self, connection: SourceConnection, *, application: str = "mozart") -> None:
         super().__init__(connection, application=application)
         if connection.host or connection.port or connection.username or connection.password:
             raise TerminalError(f"{connection.address}: a SQLite file has no host, port or login; remove them")
-        busy = connection.options.get("busy_timeout", "10")
-        if not busy.isascii() or not busy.isdigit():
-            raise TerminalError(f"{connection.address}: option busy_timeout is {busy!r}; give whole seconds")
-        self._busy_seconds = int(busy)
+        self._busy_seconds = int(connection.options.get("busy_timeout", "10"))
         self._copy_folder = connection.options.get("copy_folder")
 
     def check(self) -> None:
         self._connect().close()
 
-    def open(self) -> SourceReader:
+    def open_reader(self) -> SourceReader:
         asked_at = datetime.now(UTC)
         opened = self._connect()
         inode = Path(self.connection.database).stat().st_ino
@@ -159,8 +156,9 @@ class SqliteReader(SourceReader):
     def attach(self, connection: DuckDBPyConnection) -> None:
         """Nothing to do: rows come through Python."""
 
-    def begin(self, cursor: DuckDBPyConnection) -> None:
+    def begin(self, cursor: DuckDBPyConnection) -> str:
         cursor.execute("BEGIN")
+        return self.position.asked_at.isoformat()
 
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         key = min(read.table.unique_keys, key=len, default=frozenset[str]())
@@ -169,7 +167,22 @@ class SqliteReader(SourceReader):
         source, values = _from_where(read)
         rows = self._execute(read, f"SELECT {select} {source}", values)
         columns = [_stream_column(column, read) for column in read.columns]
-        return register_rows(cursor, f"source_rows_{next(self._numbers)}", columns, partial(self._fetch, rows))
+        nulled = read.counts if read.unfit == "null" else None
+        return register_rows(cursor, f"source_rows_{next(self._numbers)}", columns, partial(self._fetch, rows), nulled)
+
+    def chunks(self, read: TableRead) -> Sequence[Chunk]:
+        """Ranges of a whole-numbered key. One connection reads them one after another; they make a load resumable."""
+        keys = [key for key in read.table.unique_keys if len(key) == 1]
+        column = read.table.column(next(iter(keys[0]))) if keys else None
+        if column is None or not isinstance(column.iceberg_type, LongType) or self.limits.chunk_by in ("none", "place"):
+            return ()
+        where = f"{self._source.address}: table {read.table.name}"
+        table = quote_qualified("main", read.table.name)
+        statement = f"SELECT count(*), min({column.expression}), max({column.expression}) FROM {table} AS t"
+        rows, low, high = self._rows(where, statement)[0]
+        if not (isinstance(low, int) and isinstance(high, int)):
+            return ()
+        return whole_number_chunks(column.name, low, high, rows // self.limits.chunk_rows)
 
     def count_relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         source, values = _from_where(read)
@@ -213,6 +226,10 @@ def _from_where(read: TableRead) -> tuple[str, list[Any]]:
             values.append(value)
         conditions.append(f"CAST({column.expression} AS TEXT) = ? COLLATE BINARY")
         values.append(value)
+    if read.chunk and read.chunk.column:
+        key = read.table.column(read.chunk.column).expression
+        ends = ((">=", read.chunk.low), ("<", read.chunk.high))
+        conditions += [f"{key} {sign} {int(end)}" for sign, end in ends if end is not None]
     for column, sign, value in window_conditions(read.table, read.window):
         conditions.append(_window_condition(column, sign))
         values.append(value if isinstance(value, int | float | str) else str(value))

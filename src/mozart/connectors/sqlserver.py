@@ -64,9 +64,6 @@ class SqlserverConnector(DbapiConnector):
     type: ClassVar[str] = "sqlserver"
     driver_module: ClassVar[str] = "pymssql"
     default_port: ClassVar[int | None] = 1433
-    option_names: ClassVar[frozenset[str]] = frozenset(
-        {"isolation", "encryption", "connect_timeout", "statement_timeout"}
-    )
 
     def connect(self) -> Any:
         source = self.connection

@@ -1,4 +1,4 @@
-"""The ends of a window as typed values, for connectors that bind them.
+"""The ends of a window as typed values, for connectors that bind them, and ranges of whole numbers.
 
 A watermark reaches a connector as the text DuckDB gives it, and an operator's `since` and `until` as typed by hand. A
 database that coerces silently (MySQL reads 'abc' as 0) must never see a text that is not of the column's type.
@@ -23,7 +23,7 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
-from mozart.connectors.base import SourceColumn, SourceTable, Window
+from mozart.connectors.base import Chunk, SourceColumn, SourceTable, Window
 from mozart.errors import TerminalError
 
 WindowValue = int | float | Decimal | date | datetime | str
@@ -48,6 +48,15 @@ def window_value(table: SourceTable, column: SourceColumn, text: str) -> WindowV
             f"{table.qualified_name}: {text[:60]!r} is no value of column {column.name} ({column.iceberg_type}); "
             f"correct the window or choose another incremental_column"
         ) from None
+
+
+def whole_number_chunks(column: str, low: int, high: int, parts: int) -> Sequence[Chunk]:
+    """Ranges of equal width over the whole numbers from `low` to `high`; none where they would be fewer than two."""
+    ends = sorted({low + (high - low) * number // parts for number in range(1, parts)} - {low}) if parts > 1 else []
+    if not ends:
+        return ()
+    texts = [str(end) for end in ends]
+    return tuple(Chunk(column, first, last) for first, last in zip([None, *texts], [*texts, None], strict=True))
 
 
 def zone_of_offset(seconds: int) -> str:

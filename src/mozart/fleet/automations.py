@@ -3,7 +3,7 @@
 A run whose process died sends no more heartbeats; a run whose worker died before it started stays Pending. Both would
 hold their deployment's only slot. Pitfalls: an automation's window is lost when the server restarts (the deployment's
 grace period and the leases end on their own then); the heartbeat must be on in the runs' environment, which the work
-pool's template sees to, so only runs of our own tag are watched.
+pool's template sees to, so only runs of our own tags are watched.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from mozart.fleet.plan import LAKEHOUSE_TAG, AutomationSpec
+from mozart.fleet.plan import LAKEHOUSE_TAG, OLAP_TAG, AutomationSpec
 
 _FINAL = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "Skipped")}
 _RESTING = {f"prefect.flow-run.{name}" for name in ("Paused", "Suspended", "AwaitingRetry", "Cancelling")}
@@ -35,7 +35,9 @@ def build_automation(spec: AutomationSpec) -> AutomationCore:
             after=after,
             expect=expect,
             match=ResourceSpecification(root={"prefect.resource.id": ["prefect.flow-run.*"]}),
-            match_related=ResourceSpecification(root={"prefect.resource.id": [f"prefect.tag.{LAKEHOUSE_TAG}"]}),
+            match_related=ResourceSpecification(
+                root={"prefect.resource.id": [f"prefect.tag.{tag}" for tag in (LAKEHOUSE_TAG, OLAP_TAG)]}
+            ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

@@ -33,6 +33,8 @@ TENANT_FLOWS = (TENANT_FLOW, MAINTENANCE_FLOW, DELETES_FLOW)
 """The flows of which every tenant has a deployment, all called by its id."""
 LAKEHOUSE_TAG = "lakehouse"
 """The tag of every tenant's deployment; automations watch the runs that have it."""
+OLAP_TAG = "olap"
+"""The tag of every deployment of the OLAP layer; its runs are watched as well."""
 MAINTENANCE_TAG = "maintenance"
 SOURCE_READERS = 4
 """How many tables are read from one source at once, over all its runs."""
@@ -85,7 +87,7 @@ class RunLimit:
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """One deployment. `job_variables` go to the work pool's template."""
+    """One deployment. `job_variables` go to the work pool's template; without `concurrency`, any number of runs."""
 
     name: str
     flow_name: str
@@ -95,7 +97,7 @@ class DeploymentSpec:
     tags: tuple[str, ...]
     description: str
     work_pool: str = WORK_POOL
-    concurrency: RunLimit = RunLimit()
+    concurrency: RunLimit | None = RunLimit()
     job_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
     @property
@@ -126,7 +128,8 @@ class AutomationSpec:
 class FleetPlan:
     """Everything the Prefect API should hold, in a stable order.
 
-    `deployments` are the tenants' pipelines, one each; `maintenance` what keeps each tenant's lake in order.
+    `deployments` are the tenants' pipelines, one each; `maintenance` what keeps each tenant's lake in order; `olap`
+    what keeps the views fresh (see `mozart.fleet.olap_plan`).
     """
 
     environment: FleetEnvironment
@@ -134,11 +137,12 @@ class FleetPlan:
     limits: tuple[LimitSpec, ...]
     automations: tuple[AutomationSpec, ...]
     maintenance: tuple[DeploymentSpec, ...] = ()
+    olap: tuple[DeploymentSpec, ...] = ()
 
     @property
     def all_deployments(self) -> tuple[DeploymentSpec, ...]:
         """Every deployment; a name is unique within its flow only."""
-        return (*self.deployments, *self.maintenance)
+        return (*self.deployments, *self.maintenance, *self.olap)
 
 
 AUTOMATIONS = (

@@ -53,7 +53,16 @@ from pyiceberg.table.update import (
 
 from mozart.errors import CommitConflictError, CommitInDoubtError, TerminalError, TransientError
 from mozart.lake.catalog_client import FAILURES, describe, set_deadline, translate, translated
-from mozart.lake.head import CommitRecord, Identifier, TableHead, find_load, has_ancestor, keeps_record, read_head
+from mozart.lake.head import (
+    CommitRecord,
+    Identifier,
+    TableHead,
+    find_load,
+    has_ancestor,
+    has_foreign_rows,
+    keeps_record,
+    read_head,
+)
 from mozart.lake.schema_plan import (
     Column,
     check_plan,
@@ -202,11 +211,13 @@ def replace(
 def restamp(catalog: Catalog, head: TableHead, *, run_id: str) -> CommitOutcome:
     """Carry the record over a foreign commit, so that expiring older snapshots does not lose it.
 
+    Where the foreign commit changed rows, the watermark and the load's id are carried, but not as those of the rows.
     `empty` when the head's own snapshot has a record or there is none to carry. Errors as for `append`.
     """
     if head.table is None or head.record is None or not head.is_foreign:
         return CommitOutcome("empty", head.snapshot_id)
-    record = head.record.carry_forward(load_id=f"restamp-{head.snapshot_id}", run_id=run_id)
+    load_id = f"restamp-{head.snapshot_id}"
+    record = head.record.carry_forward(load_id=load_id, run_id=run_id, rows_changed=has_foreign_rows(head))
     return _commit(_Load(catalog, head, head.table.schema(), record, is_forced=True))
 
 
@@ -309,16 +320,23 @@ def _stage(load: _Load) -> _Staged:
         transaction = _begin(load)
         table = transaction._table
         producer = LoadSnapshot(transaction, table.io, _describe(load, transaction))
-        if producer.keeps_rows and producer.rows_added != producer.rows_deleted:
-            raise TerminalError(
-                f"table {load.head.name}: maintenance would turn {producer.rows_deleted} rows into "
-                f"{producer.rows_added}; nothing was committed"
-            )
+        _check_kept(load.head.name, producer)
         producer.commit()
     is_new = isinstance(transaction, CreateTableTransaction)
     unchanged = AssertTableUUID(uuid=table.metadata.table_uuid)
     requirements = (AssertCreate(),) if is_new else (*transaction._requirements, unchanged)
     return _Staged(table, transaction._updates, requirements, producer)
+
+
+def _check_kept(name: str, producer: LoadSnapshot) -> None:
+    """Maintenance neither adds nor removes a row; the manifests say so, or, after other writers, the deletes do."""
+    if not producer.keeps_rows or producer.rows_added == producer.rows_deleted:
+        return
+    live = producer.count_live_rows()
+    if producer.rows_added != live:
+        raise TerminalError(
+            f"table {name}: maintenance would turn {live} rows into {producer.rows_added}; nothing was committed"
+        )
 
 
 def _describe(load: _Load, transaction: Transaction) -> Change:

@@ -33,9 +33,8 @@ from mozart.lake import commit
 from mozart.lake.catalog_client import describe, translated
 from mozart.lake.commit import CommitRecord, Identifier, TableHead
 from mozart.lake.digest import EMPTY_DIGEST, digest_rows
-from mozart.lake.head import CARRIED_LOAD_ID, has_foreign_rows
+from mozart.lake.head import has_foreign_rows
 from mozart.lake.landing import Landing, discard, land, scan
-from mozart.lake.publish import FINGERPRINT
 from mozart.lake.session import LakeSession
 from mozart.sql import quote_literal, quote_qualified
 
@@ -257,12 +256,7 @@ def _compact(
 def _record(head: TableHead, load_id: str, run_id: str) -> CommitRecord:
     if head.record is None:
         return CommitRecord(load_id, None, None, 0, run_id, "maintenance")
-    record = head.record.carry_forward(load_id=load_id, run_id=run_id)
-    if not has_foreign_rows(head):
-        return record
-    # Not the rows of the load or the model any more: whoever compares versions must see that. The watermark holds.
-    details = {key: text for key, text in record.details.items() if key not in (CARRIED_LOAD_ID, FINGERPRINT)}
-    return replace(record, details=details)
+    return head.record.carry_forward(load_id=load_id, run_id=run_id, rows_changed=has_foreign_rows(head))
 
 
 def _copy(lake: LakeSession, head: TableHead, table: Table, folder: str) -> Landing:

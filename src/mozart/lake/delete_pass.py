@@ -43,7 +43,7 @@ from pyiceberg.types import (
 )
 
 from mozart.connectors.base import BaseConnector, SourceReader, SourceTable, TableRead
-from mozart.connectors.errors import read_error
+from mozart.connectors.errors import end_read, read_error
 from mozart.errors import (
     CommitConflictError,
     CommitInDoubtError,
@@ -197,7 +197,7 @@ class _Pass:
         except Exception as error:
             raise read_error(self.request.name, error) from error
         finally:
-            cursor.close()
+            end_read(cursor)
 
     def _equals(self) -> Mapping[str, str]:
         return {name.lower(): value for name, value in self.request.equals.items()}

@@ -23,6 +23,10 @@ PREFIX = "mozart."
 _DETAILS = "mozart.details."
 CARRIED_LOAD_ID = "carried_load_id"
 """The detail of a maintenance commit that names the load whose rows it keeps."""
+_DONE_LOAD_ID = "done_load_id"
+"""The detail that names a load whose rows others have changed since: it is done, but the rows are not its own."""
+FINGERPRINT = "fingerprint"
+"""The detail of a published table that says what it was built from."""
 
 Identifier = tuple[str, str]
 
@@ -80,15 +84,19 @@ class CommitRecord:
 
     def names(self, load_id: str) -> bool:
         """Whether this commit is that load, or carries it forward."""
-        return load_id in (self.load_id, self.details.get(CARRIED_LOAD_ID))
+        return load_id in (self.load_id, self.details.get(CARRIED_LOAD_ID), self.details.get(_DONE_LOAD_ID))
 
-    def carry_forward(self, *, load_id: str, run_id: str) -> CommitRecord:
+    def carry_forward(self, *, load_id: str, run_id: str, rows_changed: bool = False) -> CommitRecord:
         """The record of a maintenance commit: same watermark and details, no rows of its own, and an id of its own.
 
-        The id of the load it follows goes along, for the snapshot that named it may be expired later.
+        The id of the load it follows goes along, for the snapshot that named it may be expired later. `rows_changed`:
+        others changed rows since, so that whoever compares versions or fingerprints must see another.
         """
         carried = self.details.get(CARRIED_LOAD_ID, self.load_id)
         details = {**self.details, CARRIED_LOAD_ID: carried}
+        if rows_changed:
+            details = {key: text for key, text in details.items() if key not in (CARRIED_LOAD_ID, FINGERPRINT)}
+            details[_DONE_LOAD_ID] = carried
         return replace(self, load_id=load_id, run_id=run_id, rows=0, mode="maintenance", details=details)
 
 

@@ -22,13 +22,15 @@ from pyiceberg.io import FileIO
 from pyiceberg.schema import Schema
 
 from mozart.connectors.base import SourceReader, SourceTable, TableRead
-from mozart.connectors.errors import read_error
+from mozart.connectors.errors import end_read, read_error
 from mozart.errors import CommitConflictError, CommitInDoubtError, MozartError
 from mozart.lake import commit
+from mozart.lake.catalog_client import translated
 from mozart.lake.commit import CommitOutcome, CommitRecord, TableHead
 from mozart.lake.compaction import DEFAULT_POLICY, CompactionPolicy, compact_after_load
 from mozart.lake.deltas import write_position_deletes
 from mozart.lake.digest import EMPTY_DIGEST, digest_rows
+from mozart.lake.duckdb_errors import duckdb_translated
 from mozart.lake.landing import Landing, discard, duckdb_type, land, scan
 from mozart.lake.load_plan import COMPARED, LoadMode, LoadPlan, LoadRequest, plan_load
 from mozart.lake.schema_plan import Column, plan_schema
@@ -77,7 +79,8 @@ def load_table(
     started = time.monotonic()
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            result = _Load(request, reader, lake, progress).run()
+            with translated(f"loading {request.name}"), duckdb_translated(f"loading {request.name}"):
+                result = _Load(request, reader, lake, progress).run()
             if result.status == "committed" and compaction is not None:
                 table = (request.namespace, request.spec.name)
                 compact_after_load(lake, table, run_id=request.run_id, policy=compaction, progress=progress)
@@ -131,7 +134,7 @@ class _Load:
         except Exception as error:
             raise read_error(self.request.name, error) from error
         finally:
-            cursor.close()
+            end_read(cursor)
 
     # -- full refresh -------------------------------------------------------------------------------------------
 
@@ -157,7 +160,7 @@ class _Load:
         else:
             return landing
         finally:
-            cursor.close()
+            end_read(cursor)
 
     def _keep_one_row_a_key(self, landing: Landing, schema: Schema) -> Landing:
         """Where the source does not keep the key unique, the newest row of a key wins."""
@@ -231,7 +234,7 @@ class _Load:
         except Exception as error:
             raise read_error(self.request.name, error) from error
         finally:
-            cursor.close()
+            end_read(cursor)
         return self._stage_one_row_a_key() if rows and self._key_needs_care() else rows
 
     def _stage_one_row_a_key(self) -> int:

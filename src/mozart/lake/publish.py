@@ -47,12 +47,11 @@ from pyiceberg.types import (
 
 from mozart.errors import TerminalError, TransientError
 from mozart.lake.commit import Column, CommitRecord, TableHead, plan_schema, read_head, replace
+from mozart.lake.head import CARRIED_LOAD_ID, FINGERPRINT
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.landing import land
 
-FINGERPRINT = "fingerprint"
 INPUTS = "inputs"
-_CARRIED = "carried_load_id"
 _ATTEMPTS = 3
 _LONGEST_PAUSE_SECONDS = 2.0
 
@@ -156,7 +155,7 @@ def lake_state(head: TableHead, wanted: int | None = None) -> LakeState:
     else:
         snapshot_id = snapshot.snapshot_id
         record = CommitRecord.from_properties(snapshot.summary.additional_properties if snapshot.summary else {})
-    version = f"load:{record.details.get(_CARRIED, record.load_id)}" if record else f"snapshot:{snapshot_id}"
+    version = f"load:{record.details.get(CARRIED_LOAD_ID, record.load_id)}" if record else f"snapshot:{snapshot_id}"
     return LakeState(version, table.metadata_location, snapshot_id)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.io import FileIO, load_file_io
 
 from mozart.engine.duckdb import Limits, connect
+from mozart.lake.catalog_client import translated
+from mozart.lake.duckdb_errors import duckdb_translated
 from mozart.lake.lakehouse import Lakehouse
 
 
@@ -49,16 +51,20 @@ def open_lake(
     memory: str = "1GB",
     threads: int = 2,
 ) -> Generator[LakeSession]:
-    """Open a session whose spilled data lives in `scratch`, a folder of this run alone, removed at the end."""
+    """Open a session whose spilled data lives in `scratch`, a folder of this run alone, removed at the end.
+
+    Raises TransientError when the catalog cannot be reached, TerminalError when it refuses.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
-    connection = connect(
-        lakehouse=lakehouse,
-        extensions=extensions,
-        extension_folder=extension_folder,
-        limits=Limits(memory=memory, threads=threads, spill_folder=scratch),
-    )
-    try:
-        yield LakeSession(lakehouse, lakehouse.catalog(), connection)
-    finally:
-        connection.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+    limits = Limits(memory=memory, threads=threads, spill_folder=scratch)
+    opening = f"opening the lake at {lakehouse.catalog_uri}"
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        with duckdb_translated(opening):
+            connection = connect(
+                lakehouse=lakehouse, extensions=extensions, extension_folder=extension_folder, limits=limits
+            )
+        stack.callback(connection.close)
+        with translated(opening):
+            catalog = lakehouse.catalog()
+        yield LakeSession(lakehouse, catalog, connection)

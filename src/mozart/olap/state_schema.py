@@ -1,0 +1,88 @@
+"""The tables of schema `mozart`: what is installed, what changed, what was asked for, what happened.
+
+`view_state` is written by whoever holds the view's lock and read by all. Marks and pauses are tables of their own, so
+that asking never waits for a refresh that holds the state row. `change_log` is written by the triggers in the writers'
+own transactions, with the transaction's number: a cursor over it is a stored snapshot, never a number or a time.
+"""
+
+from __future__ import annotations
+
+from mozart.olap.database import STATE_SCHEMA
+from mozart.sql import quote_identifier
+
+_SCHEMA = quote_identifier(STATE_SCHEMA)
+
+CREATE_STATE = f"""
+CREATE SCHEMA IF NOT EXISTS {_SCHEMA};
+CREATE TABLE IF NOT EXISTS {_SCHEMA}.view_state (
+    name               text PRIMARY KEY,
+    schema_name        text NOT NULL,
+    strategy           text NOT NULL CHECK (strategy IN ('refresh', 'incremental')),
+    definition_hash    text NOT NULL,
+    sources            text[] NOT NULL,
+    keyed_sources      text[] NOT NULL,
+    key_type           text,
+    generation         bigint NOT NULL DEFAULT 0,
+    row_count          bigint,
+    last_refreshed_at  timestamptz,
+    last_duration_ms   double precision,
+    snapshot           pg_snapshot NOT NULL,
+    server_identity    text NOT NULL,
+    source_signature   text NOT NULL,
+    recompute_reason   text,
+    ms_per_key         double precision,
+    recompute_ms       double precision,
+    installed_at       timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 40);
+CREATE TABLE IF NOT EXISTS {_SCHEMA}.change_log (
+    source     text NOT NULL,
+    key_column text,
+    key        text,
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS change_log_xid ON {_SCHEMA}.change_log (xid);
+CREATE TABLE IF NOT EXISTS {_SCHEMA}.dirty_mark (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    view      text NOT NULL,
+    reason    text NOT NULL,
+    since     timestamptz NOT NULL,
+    marked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS dirty_mark_view ON {_SCHEMA}.dirty_mark (view);
+CREATE TABLE IF NOT EXISTS {_SCHEMA}.paused_view (
+    view      text PRIMARY KEY,
+    reason    text NOT NULL,
+    paused_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE IF NOT EXISTS {_SCHEMA}.full_sync (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    status      text NOT NULL DEFAULT 'started' CHECK (status IN ('started', 'completed', 'failed')),
+    reason      text,
+    run_id      text,
+    source_rows jsonb NOT NULL DEFAULT '{{}}',
+    started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at timestamptz
+);
+CREATE TABLE IF NOT EXISTS {_SCHEMA}.refresh_history (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    view         text NOT NULL,
+    kind         text NOT NULL,
+    strategy     text NOT NULL,
+    status       text NOT NULL DEFAULT 'started'
+        CHECK (status IN ('started', 'completed', 'skipped', 'failed', 'killed')),
+    reason       text,
+    started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at  timestamptz,
+    rows         bigint,
+    changed_rows bigint,
+    drift_rows   bigint,
+    generation   bigint,
+    lag_seconds  double precision,
+    run_id       text,
+    sync_id      bigint
+);
+CREATE INDEX IF NOT EXISTS refresh_history_view ON {_SCHEMA}.refresh_history (view, id);
+CREATE INDEX IF NOT EXISTS refresh_history_started ON {_SCHEMA}.refresh_history (id) WHERE status = 'started';
+CREATE INDEX IF NOT EXISTS refresh_history_sync ON {_SCHEMA}.refresh_history (sync_id) WHERE sync_id IS NOT NULL;
+"""

@@ -1,0 +1,196 @@
+"""Change tracking: statement-level triggers on the OLTP tables that log which keys changed, and in which transaction.
+
+A trigger writes keys, never values, in the writer's own transaction; a rolled back change leaves nothing. An UPDATE is
+logged only where a column that some view reads has changed. A statement over `bulk_rows` rows, a TRUNCATE, or a table
+without the view's key column logs one row without a key: everything may have changed, compute anew.
+
+The triggers are ENABLE ALWAYS, so they fire under `session_replication_role = replica` too. What they cannot see: a
+disabled trigger, a rewrite by ALTER TABLE, another server. `signature_query` and `mozart.olap.attempt` look for those.
+Not followed: partitioned or inherited tables (refused), changes applied by logical replication (no statement triggers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mozart.olap.database import STATE_SCHEMA
+from mozart.sql import quote_identifier, quote_literal, quote_qualified
+
+PREFIX = "mozart_log_"
+LEAST_BULK_ROWS = 50_000
+BULK_SHARE = 0.02
+
+# Types whose equality is identity: an update that leaves them equal leaves every view's result equal.
+_COMPARED_AS_THEY_ARE = frozenset(
+    (
+        *(
+            "smallint",
+            "integer",
+            "bigint",
+            "numeric",
+            "boolean",
+            "date",
+            "uuid",
+            "oid",
+            "bytea",
+            "time without time zone",
+        ),
+        *("timestamp without time zone", "timestamp with time zone", "text", "character varying", "character", "enum"),
+    )
+)
+_COMPARED_BY = {"real": "float4send({})", "double precision": "float8send({})"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of an OLTP table; `type` is the bare type's name, `enum` for any enum."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One table to follow by one key column (None: only that something changed).
+
+    `columns` are those that views read; None when it is not known which, and then every update counts.
+    """
+
+    schema: str
+    table: str
+    key: str | None
+    columns: tuple[Column, ...] | None
+    bulk_rows: int = LEAST_BULK_ROWS
+
+
+def trigger_statements(tracked: Tracked) -> Iterator[str]:
+    """CREATE FUNCTION and CREATE TRIGGER statements, each to be run once in the install's transaction."""
+    table = quote_qualified(tracked.schema, tracked.table)
+    for event, transition, body in (
+        ("INSERT", "NEW TABLE AS new_rows", _log(tracked, "new_rows")),
+        ("DELETE", "OLD TABLE AS old_rows", _log(tracked, "old_rows")),
+        ("UPDATE", "OLD TABLE AS old_rows NEW TABLE AS new_rows", _log_update(tracked)),
+        ("TRUNCATE", "", f"    {_insert(tracked)} VALUES ({_tag(tracked)}, NULL);"),
+    ):
+        name = trigger_name(tracked, event)
+        function = quote_qualified(STATE_SCHEMA, name)
+        yield (
+            f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+            f" SET search_path = pg_catalog, pg_temp AS $mozart$\nBEGIN\n{body}\n    RETURN NULL;\nEND $mozart$"
+        )
+        referencing = f" REFERENCING {transition}" if transition else ""
+        yield f"DROP TRIGGER IF EXISTS {quote_identifier(name)} ON {table}"
+        yield (
+            f"CREATE TRIGGER {quote_identifier(name)} AFTER {event} ON {table}{referencing}"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+        )
+        yield f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {quote_identifier(name)}"
+
+
+def trigger_names(tracked: Tracked) -> tuple[str, ...]:
+    """The names of its four triggers, which are their functions' names as well."""
+    return tuple(trigger_name(tracked, event) for event in ("INSERT", "DELETE", "UPDATE", "TRUNCATE"))
+
+
+def trigger_name(tracked: Tracked, event: str) -> str:
+    """`mozart_log_{table}_{key}_{event}`, with a hash in place of what PostgreSQL would cut off."""
+    stem = f"{PREFIX}{tracked.table}_{tracked.key or 'any'}"
+    full = f"{stem}_{event.lower()}"
+    if len(full) <= 63:
+        return full
+    mark = hashlib.sha256(f"{tracked.schema}.{stem}".encode()).hexdigest()[:8]
+    return f"{stem[:44]}_{mark}_{event.lower()}"
+
+
+def fingerprint(tracked: Tracked) -> str:
+    """Changes when the triggers would; kept in the trigger's comment so that install rewrites only what differs."""
+    return hashlib.sha256("\n".join(trigger_statements(tracked)).encode()).hexdigest()[:16]
+
+
+def plan_tracking(
+    schema: str,
+    sources_by_view: Mapping[str, tuple[Sequence[str], str | None]],
+    columns_by_table: Mapping[str, Mapping[str, Column]],
+    read_columns: Mapping[str, frozenset[str] | None],
+    row_estimates: Mapping[str, float],
+) -> list[Tracked]:
+    """What to follow for all views together: `sources_by_view` gives each view's tables and its `per` column."""
+    wanted: dict[str, set[str | None]] = {}
+    for tables, per in sources_by_view.values():
+        for table in tables:
+            keys = wanted.setdefault(table, set())
+            keys.add(per if per in columns_by_table[table] else None)
+    plan: list[Tracked] = []
+    for table, keys in sorted(wanted.items()):
+        # A table followed by some key needs no second set of triggers to know that something changed.
+        for key in sorted(key for key in keys if key is not None) or [None]:
+            plan.append(
+                Tracked(
+                    schema=schema,
+                    table=table,
+                    key=key,
+                    columns=_compared(columns_by_table[table], read_columns.get(table), key),
+                    bulk_rows=max(LEAST_BULK_ROWS, int(row_estimates.get(table, 0) * BULK_SHARE)),
+                )
+            )
+    return plan
+
+
+def _compared(columns: Mapping[str, Column], read: frozenset[str] | None, key: str | None) -> tuple[Column, ...] | None:
+    if read is None:
+        return None
+    chosen = tuple(columns[name] for name in sorted(read | ({key} if key else set())) if name in columns)
+    known = all(column.type in _COMPARED_AS_THEY_ARE or column.type in _COMPARED_BY for column in chosen)
+    return chosen if known else None
+
+
+def _log(tracked: Tracked, rows: str) -> str:
+    if tracked.key is None:
+        return f"    IF EXISTS (SELECT FROM {rows}) THEN {_insert(tracked)} VALUES ({_tag(tracked)}, NULL); END IF;"
+    key = quote_identifier(tracked.key)
+    statement = f"{_insert(tracked)} SELECT DISTINCT {_tag(tracked)}, {key}::text FROM {rows};"
+    return _unless_bulk(tracked, rows, statement)
+
+
+def _log_update(tracked: Tracked) -> str:
+    if tracked.columns is None:
+        return _log_every_update(tracked)
+    compared = (
+        ", ".join(_COMPARED_BY.get(c.type, "{}").format(quote_identifier(c.name)) for c in tracked.columns) or "true"
+    )
+    key = f"{quote_identifier(tracked.key)}::text" if tracked.key else "NULL::text"
+    before, after = f"SELECT {key} AS key, {compared} FROM old_rows", f"SELECT {key} AS key, {compared} FROM new_rows"
+    statement = (
+        f"{_insert(tracked)} SELECT DISTINCT {_tag(tracked)}, key FROM ("
+        f"({before} EXCEPT ALL {after}) UNION ALL ({after} EXCEPT ALL {before})) AS differing;"
+    )
+    return _unless_bulk(tracked, "new_rows", statement)
+
+
+def _log_every_update(tracked: Tracked) -> str:
+    if tracked.key is None:
+        return _log(tracked, "new_rows")
+    key = quote_identifier(tracked.key)
+    statement = (
+        f"{_insert(tracked)} SELECT {_tag(tracked)}, {key}::text FROM new_rows"
+        f" UNION SELECT {_tag(tracked)}, {key}::text FROM old_rows;"
+    )
+    return _unless_bulk(tracked, "new_rows", statement)
+
+
+def _unless_bulk(tracked: Tracked, rows: str, statement: str) -> str:
+    return (
+        f"    IF (SELECT count(*) FROM (SELECT FROM {rows} LIMIT {tracked.bulk_rows + 1}) AS few)"
+        f" > {tracked.bulk_rows} THEN\n        {_insert(tracked)} VALUES ({_tag(tracked)}, NULL);\n"
+        f"    ELSE\n        {statement}\n    END IF;"
+    )
+
+
+def _insert(tracked: Tracked) -> str:
+    return f"INSERT INTO {quote_qualified(STATE_SCHEMA, 'change_log')} (source, key_column, key)"
+
+
+def _tag(tracked: Tracked) -> str:
+    return f"{quote_literal(tracked.table)}::text, {quote_literal(tracked.key)}::text"
