@@ -12,7 +12,7 @@ SYNC := $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BI
 EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --compile-bytecode --python $(BIN)/python --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev lock demo up down test test-e2e lint format typecheck sync check-sync deploy dbt-parse validate dev clean
+.PHONY: help install install-dev lock demo up down test test-e2e test-faults bench-load bench-merge bench-olap lint format typecheck sync check-sync deploy dbt-parse validate dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,27 @@ test: install-dev ## Unit, contract and integration tests on real servers, start
 test-e2e: install-dev ## The whole stack as an operator uses it: killed workers, broken models, branches, tenants that leave
 	@$(BIN)/python -m pytest tests/e2e
 	@$(BIN)/python -m pytest tests/fleet
+
+FAULTS ?= --faults-all --faults-seconds 300
+test-faults: install-dev ## Kills, lost replies, full disks, two loaders at once: the long form (FAULTS= for the short one)
+	@$(BIN)/python -m pytest tests/faults $(FAULTS)
+
+BENCH := .venv-bench
+$(BENCH)/.ready: requirements/bench.txt pyproject.toml $(UV)
+	@echo "Installing Mozart and its rivals into $(BENCH) ..."
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	@$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BENCH)/bin/python requirements/installer.txt requirements/bench.txt
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --compile-bytecode --python $(BENCH)/bin/python --editable .
+	@touch $@
+
+bench-load: $(BENCH)/.ready ## Source to committed Iceberg against COPY, dlt and pandas (ARGS="--rows 300000" for a quick look)
+	@$(BENCH)/bin/python -m benchmarks.bench_load $(ARGS)
+
+bench-merge: install-dev ## Merges of 1k and 100k changes against pyiceberg's upsert (ARGS="--sizes 200000 500000 1000000")
+	@$(BIN)/python -m benchmarks.bench_merge $(ARGS)
+
+bench-olap: install-dev ## Views kept fresh by increments against REFRESH, from event to fresh view (ARGS="--scale 1")
+	@$(BIN)/python -m benchmarks.bench_olap $(ARGS)
 
 lint: install-dev ## Format, lint, types, import direction and repository rules
 	@$(BIN)/ruff format --check .
