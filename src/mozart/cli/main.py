@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, Entry] = {
     "sync": Entry("sync:command", "Write prefect.yaml and PRODUCT_SCHEMA.md, or check them."),
     "validate": Entry("validate:command", "Check tenants, models and definitions; needs no server."),
     "deploy": Entry("deploy:command", "Apply deployments, blocks, limits and automations to Prefect."),
+    "status": Entry("status:command", "Show the tenants' last runs, and who is unwell."),
+    "doctor": Entry("doctor:command", "Find what keeps the fleet from working, with the cure."),
     "query": Entry("query:command", "Ask the lake a question in SQL."),
     "tenant": Entry("tenant:command", "List the tenants, show one, drop the data of one that left."),
     "olap": Entry("olap:command", "The OLAP layer: install, look, refresh, check."),
