@@ -1,10 +1,12 @@
 """Source → committed Iceberg, against COPY to nowhere, dlt and pandas, in one run on one machine.
 
-    python -m benchmarks.bench_load                       # 3M rows × 17 columns, and a wide table of a third of that
-    python -m benchmarks.bench_load --rows 300000 --memory-rows 100000 1000000
+    make bench-load                                       # 3M rows × 17 columns, and a wide table of a third of that
+    python -m benchmarks.bench_load --rivals .venv-bench/bin/python --rows 300000 --memory-rows 100000 1000000
 
 CPU is that of the client's process and of the source's server; the object store's is shown apart, for `COPY` and dlt
 (which writes local files here) have none. Peak memory is the client's largest resident set, as the kernel saw it.
+Rivals run with the Python of `--rivals`, an environment made from requirements/bench.txt: what they bring would be
+imported by Mozart's libraries as well. Without it they are left out, and said to be missing.
 `COPY … (FORMAT binary)` by psql to /dev/null is the limit of what a client can do. Each contender runs `--repeat` times
 and its cheapest run counts. Pitfall: on a machine that does other work, wall times mean little; CPU holds better.
 """
@@ -107,7 +109,10 @@ class Cost:
 class Rig:
     """The servers, and one measured process at a time."""
 
-    def __init__(self, postgres: Postgres, seaweedfs: SeaweedFS, database: Database, folder: Path) -> None:
+    def __init__(
+        self, postgres: Postgres, seaweedfs: SeaweedFS, database: Database, folder: Path, rivals: str | None
+    ) -> None:
+        self.rivals = rivals
         self.postgres = postgres
         self.seaweedfs = seaweedfs
         self.database = database
@@ -155,7 +160,9 @@ class Rig:
             },
             "folder": str(self.folder),
         }
-        return self._measure([sys.executable, "-m", "benchmarks.load_contenders", contender], {}, given, rows)
+        python = sys.executable if contender == "mozart" else str(self.rivals)
+        source = {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+        return self._measure([python, "-m", "benchmarks.load_contenders", contender], source, given, rows)
 
     def _measure(self, command: list[str], extra: dict[str, str], given: Any, rows: int) -> Cost:
         server, store = _cpu_of(self.postgres), _cpu_of(self.seaweedfs)
@@ -232,7 +239,7 @@ def _cpu_of(service: Postgres | SeaweedFS) -> float:
 
 
 @contextmanager
-def open_rig() -> Iterator[Rig]:
+def open_rig(rivals: str | None = None) -> Iterator[Rig]:
     """A source and a lake of this run alone, on random loopback ports; gone at the end."""
     with tempfile.TemporaryDirectory(prefix="mozart-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
@@ -251,7 +258,7 @@ def open_rig() -> Iterator[Rig]:
             postgres.start()
             seaweedfs.start()
             postgres.create_database("bench", owner="bench", password=secrets.token_urlsafe(12))
-            yield Rig(postgres, seaweedfs, postgres.superuser("bench"), folder)
+            yield Rig(postgres, seaweedfs, postgres.superuser("bench"), folder, rivals)
         finally:
             seaweedfs.stop()
             postgres.stop()
@@ -305,13 +312,15 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--contenders", nargs="*", default=["mozart", "dlt_connectorx", "dlt_pyarrow", "pandas"])
     parser.add_argument("--tables", nargs="*", default=list(TABLES))
+    parser.add_argument("--rivals", help="the Python of an environment made from requirements/bench.txt")
     options = parser.parse_args()
+    contenders = [name for name in options.contenders if name == "mozart" or options.rivals]
+    if contenders != options.contenders:
+        print("rivals are not measured: `make bench-load` makes their environment, or give --rivals")
     bytecode = "off: imports cost more" if sys.dont_write_bytecode else "on"
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, bytecode {bytecode}")
-    with open_rig() as rig:
-        costs = {
-            table: compare(rig, table, options.rows, options.contenders, options.repeat) for table in options.tables
-        }
+    with open_rig(options.rivals) as rig:
+        costs = {table: compare(rig, table, options.rows, contenders, options.repeat) for table in options.tables}
         figures = figures_of(costs)
         if options.memory_rows:
             figures |= memory(rig, options.memory_rows)

@@ -19,18 +19,18 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
 
-from blocks import SourceDatabase, TenantLakehouse
+from blocks.tenant_place import load_place
 from mozart.engine.dbt_run import ModelEvent, ModelRequest, ModelResult, RawInput, build_models
-from mozart.errors import ConfigurationError, MozartError
+from mozart.errors import MozartError
 from mozart.lake.load import LoadResult
 from mozart.lake.load_plan import LoadRequest
-from mozart.lake.tenant_run import RunOptions, TenantPlace, TenantRun
+from mozart.lake.tenant_run import RunOptions, TenantRun
 from mozart.settings import Settings, load_settings
 from mozart.tenancy import names
 from mozart.tenancy.load import load_tenant
 from mozart.tenancy.model import Tenant
 from mozart.tenancy.product_schema import load_product_schema
-from tasks.report import LoadProgress, LoadReport, RunSummary, publish_summary
+from tasks.report import LoadProgress, LoadReport, RunSummary, TableProgress, publish_summary
 from tasks.step import step
 
 TABLES_AT_ONCE = 4
@@ -50,18 +50,6 @@ async def open_tenant(tenant: str, options: RunOptions) -> TenantRun:
     return await asyncio.to_thread(run.__enter__)
 
 
-async def load_place(tenant: str, suffix: str) -> TenantPlace:
-    """What the tenant's blocks hold. ConfigurationError when they are missing or of an older shape."""
-    try:
-        source = await SourceDatabase.aload(names.source_block(tenant, suffix))
-        lakehouse = await TenantLakehouse.aload(names.lakehouse_block(tenant, suffix))
-    except (ValueError, RuntimeError) as error:
-        # Neither chained nor quoted: a failed validation prints the block's values.
-        what = "are missing" if isinstance(error, ValueError) else "have an older shape"
-        raise ConfigurationError(f"tenant {tenant}: its blocks {what}; run `mozart deploy`") from None
-    return TenantPlace(source.connection(), source.params, lakehouse.lakehouse(), lakehouse.namespaces())
-
-
 @asynccontextmanager
 async def opened_tenant(tenant: str, options: RunOptions) -> AsyncGenerator[TenantRun]:
     """An open run, closed at the end whatever happens: the source's snapshot must not outlive it."""
@@ -76,9 +64,13 @@ async def opened_tenant(tenant: str, options: RunOptions) -> AsyncGenerator[Tena
 async def load_table(run: TenantRun, request: LoadRequest) -> LoadResult:
     """Extract, land and commit one table; exactly once, whatever fails on the way."""
     log = get_run_logger()
+    rows = TableProgress(asyncio.get_running_loop(), request.name)
     async with concurrency(names.source_limit(request.tenant), occupy=1, strict=False):
-        result = await asyncio.to_thread(run.load, request, log.info)
+        result = await asyncio.to_thread(run.load, request, log.info, rows.take)
+    await rows.settle()
     log.info(LoadReport.of(request.name, result).line)
+    for warning in result.warnings:
+        log.warning("%s: %s", request.name, warning)
     if result.status == "committed":
         emit_event(
             event="mozart.table.loaded",
@@ -94,6 +86,14 @@ async def load_table(run: TenantRun, request: LoadRequest) -> LoadResult:
             },
         )
     return result
+
+
+@step("compact {run.tenant.id}")
+async def compact_tables(run: TenantRun) -> int:
+    """Let go of the source, then compact the tables of this run whose files have piled up; how many were."""
+    log = get_run_logger()
+    results = await asyncio.to_thread(run.compact_loaded, log.info)
+    return sum(result.status == "compacted" for result in results)
 
 
 async def _state_of(step: Task[..., Any], *parameters: Any) -> State[Any]:
@@ -115,6 +115,7 @@ async def load_tables(run: TenantRun) -> dict[str, LoadResult | MozartError]:
         return outcome if isinstance(outcome, LoadResult | MozartError) else MozartError(str(outcome or state.message))
 
     outcomes = await asyncio.gather(*(load_one(request) for request in run.requests))
+    await _state_of(compact_tables, run)  # its own state tells how it went; the tables are loaded either way
     return {request.spec.name: outcome for request, outcome in zip(run.requests, outcomes, strict=True)}
 
 

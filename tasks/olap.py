@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -44,7 +44,7 @@ from mozart.olap.model import View
 from mozart.olap.redis_server import RedisServer
 from mozart.olap.refresh import RefreshKind, SyncResult, refresh_view
 from mozart.olap.registry import ViewRegistry, read_views
-from mozart.olap.state import due_views, read_states
+from mozart.olap.verify import explain_view
 from mozart.settings import load_settings
 from tasks.step import step
 
@@ -73,7 +73,6 @@ class OlapPlace:
 async def open_olap() -> OlapPlace:
     """Read `views/` and the blocks. ConfigurationError when one of them is missing or broken."""
     settings = load_settings()
-    registry = await asyncio.to_thread(read_views, settings.root)
     try:
         database = await OlapDatabase.aload(olap_database.DOCUMENT)
         cache = await OlapCache.aload(olap_cache.DOCUMENT)
@@ -81,7 +80,9 @@ async def open_olap() -> OlapPlace:
         # Neither chained nor quoted: a failed validation prints the block's values.
         what = "are missing" if isinstance(error, ValueError) else "have an older shape"
         raise ConfigurationError(f"the blocks of the OLAP layer {what}; run `mozart deploy`") from None
-    return OlapPlace(database.database(), registry, cache.server(), str(flow_run.get_id() or "local"))
+    place = database.database()
+    registry = await asyncio.to_thread(read_views, settings.root, default_schema=place.view_schema)
+    return OlapPlace(place, registry, cache.server(), str(flow_run.get_id() or "local"))
 
 
 @asynccontextmanager
@@ -104,8 +105,8 @@ def refresh_limit(view: str) -> str:
 
 
 def refresh_step_name(view: View) -> str:
-    """How the full sync's step of a view is called: `refresh_dim_org`, `refresh_business_fact`."""
-    return f"refresh_{view.name.removeprefix('mv_')}"
+    """How the full sync's step of a view is called: `refresh_dim_org`, `refresh_business_fact`; view.yaml may say it."""
+    return view.step_name or f"refresh_{view.name.removeprefix('mv_')}"
 
 
 # -- the full sync ----------------------------------------------------------------------------------------------------
@@ -279,31 +280,12 @@ async def refresh_one_view(place: OlapPlace, view: str, kind: RefreshKind, force
 
 @step("explain {view}")
 async def explain_one_view(place: OlapPlace, view: str) -> dict[str, Any]:
-    """What the database knows about the view, and so what a refresh would find; touches nothing."""
-    state = await asyncio.to_thread(_read_state, place, view)
-    await acreate_table_artifact([state], key=artifact_key(view), description=f"{view}: what a refresh would find")
-    return state
-
-
-def _read_state(place: OlapPlace, view: str) -> dict[str, Any]:
-    definition = place.registry.get(view)
-    with place.database.connect() as connection:
-        state = next(each for each in read_states(connection, place.registry) if each.name == view)
-        due = next((each for each in due_views(connection, place.registry) if each.name == view), None)
-    return {
-        "view": view,
-        "strategy": state.strategy,
-        "installed": state.installed,
-        "paused": state.paused,
-        "would_apply": state.is_stale,
-        "due": due.reason if due else None,
-        "lag_seconds": state.lag_seconds,
-        "marked_since": state.dirty_since.isoformat() if state.dirty_since else None,
-        "last_refreshed_at": state.last_refreshed_at.isoformat() if state.last_refreshed_at else None,
-        "min_interval_seconds": definition.min_interval_seconds,
-        "depends_on": list(definition.depends_on),
-        "generation": state.generation,
-    }
+    """Say what a refresh of the view would do now, on the run and as plain data; touches nothing."""
+    found = await asyncio.to_thread(explain_view, place.database, place.registry, view)
+    await acreate_markdown_artifact(
+        f"{found.plan}\n\n```sql\n{found.full_query}\n```", key=artifact_key(view), description=f"Refresh of {view}"
+    )
+    return asdict(found)
 
 
 async def report_refresh(place: OlapPlace, result: SyncResult) -> None:

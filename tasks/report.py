@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -16,6 +18,7 @@ from prefect.artifacts import (
 
 from mozart.engine.dbt_run import ModelResult
 from mozart.errors import DataQualityError, MozartError
+from mozart.lake.extract import RowsRead
 from mozart.lake.load import LoadResult
 from mozart.tenancy.model import Tenant
 
@@ -34,6 +37,9 @@ class LoadReport:
     watermark: str
     seconds: float
     reason: str
+    window: str = ""
+    rows_per_second: int = 0
+    warnings: str = ""
 
     @classmethod
     def of(cls, table: str, outcome: LoadResult | MozartError) -> Self:
@@ -50,6 +56,9 @@ class LoadReport:
             watermark=outcome.watermark or "",
             seconds=outcome.seconds,
             reason=outcome.reason or "",
+            window=outcome.window,
+            rows_per_second=round(outcome.rows_read / outcome.seconds) if outcome.seconds else 0,
+            warnings="; ".join(outcome.warnings),
         )
 
     @property
@@ -125,6 +134,46 @@ class RunSummary:
             raise DataQualityError(f"tenant {self.tenant}: {len(self.failures)} failed:\n" + "\n".join(self.failures))
 
 
+class TableProgress:
+    """How far one table is that is read in parts: a progress artifact on the task's run, made with the first figure.
+
+    Figures come from another thread and may come faster than the API answers: only the newest is written.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, table: str) -> None:
+        self._loop = loop
+        self._key = f"{re.sub('[^a-z0-9]+', '-', table)}-rows"
+        self._newest: RowsRead | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._artifact: UUID | None = None
+
+    def take(self, figures: RowsRead) -> None:
+        """Called by the load, from its thread."""
+        if figures.of_parts > 1:
+            self._loop.call_soon_threadsafe(self._put, figures)
+
+    def _put(self, figures: RowsRead) -> None:
+        self._newest = figures
+        if self._writing is None or self._writing.done():
+            self._writing = self._loop.create_task(self._write())
+
+    async def _write(self) -> None:
+        while (figures := self._newest) is not None:
+            self._newest = None
+            if self._artifact is None:
+                self._artifact = await acreate_progress_artifact(
+                    figures.percent, key=self._key, description=figures.line
+                )
+            else:
+                await aupdate_progress_artifact(self._artifact, figures.percent, description=figures.line)
+
+    async def settle(self) -> None:
+        """Wait until the last figure is written."""
+        await asyncio.sleep(0)  # a figure already handed over by the load's thread
+        if self._writing is not None:
+            await self._writing
+
+
 class LoadProgress:
     """The share of a run's tables that are done, as a progress artifact on the run."""
 
@@ -180,6 +229,9 @@ def _headline(summary: RunSummary) -> str:
         "",
         f"{read} rows read, {committed} rows committed, {built} of {len(summary.models)} models published.",
     ]
+    warned = [report for report in summary.tables if report.warnings]
+    if warned:
+        lines += ["", "## To look at", "", *(f"- {report.table}: {report.warnings}" for report in warned)]
     if summary.failures:
         lines += ["", "## Failed", "", *(f"- {failure}" for failure in summary.failures)]
     return "\n".join(lines)

@@ -3,9 +3,8 @@
   time, timestamp, timestamp with time zone. They mean microseconds, as in Iceberg. Trino reads the last three as
   milliseconds and DuckDB refuses a precision on types with a zone, so the precision is added here, for Trino only.
 
-  not_null constraints are checked by DuckDB while it fills a candidate, at no cost. On Trino the table that is built
-  is the published one, where they would become required columns and give the two engines different schemas: they
-  are left out there, and the not_null tests on keys remain.
+  not_null constraints are checked while a candidate is filled, at no cost, on both engines. The published table is
+  made from the candidate's rows and has no required columns. Other constraints are not enforced by Trino and left out.
 -#}
 {% macro trino__get_empty_schema_sql(columns) -%}
     {{ return(default__get_empty_schema_sql(with_microseconds(columns))) }}
@@ -26,7 +25,7 @@
     {%- set changed = {} -%}
     {%- for name, column in columns.items() -%}
         {%- set copy = dict(column) -%}
-        {%- do copy.update({'data_type': spelled.get(column['data_type'] | lower | trim, column['data_type']), 'constraints': []}) -%}
+        {%- do copy.update({'data_type': spelled.get(column['data_type'] | lower | trim, column['data_type']), 'constraints': copy.get('constraints', []) | selectattr('type', 'equalto', 'not_null') | list}) -%}
         {%- do changed.update({name: copy}) -%}
     {%- endfor -%}
     {{ return(changed) }}

@@ -17,6 +17,7 @@ from mozart.services.secrets import ensure_secrets
 from mozart.services.stack import Stack, load_stack
 from samples import axiom_core
 from tests.e2e.deployment import TENANT, Deployed
+from tests.e2e.olap import Olap, Received, receivers
 from tests.projects import PROJECT_FILES, make_project
 
 SCALE = 0.05
@@ -58,6 +59,34 @@ def deployed(stack: Stack) -> Deployed:
     project.must("deploy")
     project.complete()
     return project
+
+
+@pytest.fixture(scope="session")
+def received() -> Iterator[Received]:
+    """What a webhook and a mail server on loopback were sent as alerts."""
+    with receivers() as received:
+        yield received
+
+
+@pytest.fixture(scope="session")
+def olap(deployed: Deployed, received: Received) -> Olap:
+    """Axiom Core with its views installed and deployed, the daemons running, windows of a second."""
+    with deployed.settings.env_file.open("a") as file:
+        file.write(f"MOZART_ALERT_SLACK_URL=http://127.0.0.1:{received.http_port}/hook\n")
+        file.write(f"MOZART_ALERT_SMTP_HOST=127.0.0.1\nMOZART_ALERT_SMTP_PORT={received.smtp_port}\n")
+        file.write("MOZART_OLAP_SYNC_SECONDS=10\n")
+    for file in deployed.root.glob("views/*/view.yaml"):
+        file.write_text(f"{file.read_text()}debounce_seconds: 1\ndebounce_max_wait_seconds: 5\n")
+    layer = Olap(deployed)
+    database = layer.database
+    deployed.stack.postgres.create_database(database.database, owner="axiom", password="axiom-pw")
+    with database.connect(autocommit=False) as connection:
+        axiom_core.create(connection, scale=SCALE)
+    deployed.must("olap", "install")
+    deployed.must("sync")
+    deployed.must("deploy")
+    deployed.must("up")
+    return layer
 
 
 def _unschedule(project: Deployed) -> None:

@@ -55,16 +55,16 @@ READING = (
     Step("source described", "mozart.connectors.postgresql:PostgresqlReader.describe"),
     Step("load planned", "mozart.lake.load:plan_load"),
     Step("source snapshot imported", "mozart.connectors.postgresql:PostgresqlReader.begin"),
-    Step("files landed", "mozart.lake.load:land"),
 )
 COMMITTING = (
     Step("manifests written", "mozart.lake.commit:_stage"),
     Step("commit about to be sent", _COMMIT, "before"),
     Step("commit answered", _COMMIT, "after"),
 )
-FULL_REFRESH = (*READING, *COMMITTING)
+FULL_REFRESH = (*READING, Step("files landed", "mozart.lake.extract:land"), *COMMITTING)
 INCREMENTAL = (
     *READING,
+    Step("files landed", "mozart.lake.load:land"),
     Step("deletes written", "mozart.lake.load:write_position_deletes"),
     *COMMITTING,
     Step("load committed, nothing compacted", "mozart.lake.load:compact_after_load", "before"),

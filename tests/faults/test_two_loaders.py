@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from tests.faults.proxy import Fault, Rule
 from tests.faults.world import World
 
 _LOADS = 3
@@ -24,6 +25,25 @@ def test_two_creators_at_once(world: World, rng: random.Random) -> None:
     world.fill(100)
     race(world, rng, [1, 1])
     assert world.run().mode == "incremental"
+
+
+def test_a_creator_that_stalls_does_not_take_the_table(world: World) -> None:
+    """Its request is on its way while another creates the table and loads twice; then it arrives, and is refused."""
+    world.tally.cases += 1
+    world.fill(50)
+    world.catalog_proxy.inject(Rule(Fault.HOLD, path=r"/tables/[^/]+$", times=1))
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(world.job().run)
+        world.catalog_proxy.wait_until_held()
+        world.load_exactly()
+        world.change(1000)
+        world.load_exactly()
+        world.catalog_proxy.release()
+        slow.result(60)
+    world.catalog_proxy.wait_until_idle()
+    world.count_faults()
+    world.check()
+    world.load_exactly()
 
 
 def test_a_loader_beside_maintenance(loaded: World, rng: random.Random) -> None:

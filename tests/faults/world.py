@@ -1,8 +1,8 @@
 """A source, a lake behind proxies that can misbehave, and the oracle that says what raw must hold.
 
-The source keeps every version a row ever had in a second table, written by a trigger in the same transaction: whatever
-raw holds must be among them. `check` asserts what holds at any moment, however the last job ended; `check_exact` asserts
-in addition that raw equals the source, which holds after a load that was left alone.
+The source keeps every version a row ever had in a second table, written by a trigger in the same transaction: what
+raw holds must be among them. `check` asserts what holds at any moment, however the last job ended; `check_exact`
+asserts in addition that raw equals the source, which holds after a load that was left alone.
 
 At any moment, with W the watermark in the commit record:
 - DuckDB and pyiceberg read the table, and read the same rows;
@@ -143,6 +143,7 @@ class World:
         except MozartError as error:
             self.tally.errors[type(error).__name__] += 1
             self.log.append(f"    {type(error).__name__}: {error}")
+            print(self.log[-1])
             self._check_no_secret(str(error))
             return error
         finally:

@@ -2,7 +2,7 @@
 
 It makes nothing twice: a running stack, existing samples and unchanged deployments are left as they are, so a second
 demo shows incremental runs only. Samples are made while the Prefect server starts, and two tenants run at a time:
-acme twice, beside it the others one after the other.
+acme twice, beside it the others one after the other, and beside both the OLAP layer (`demo_olap`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import click
 from prefect.client.orchestration import PrefectClient
 
 from mozart.cli.connect import prefect_client
+from mozart.cli.demo_olap import SOURCE as AXIOM
+from mozart.cli.demo_olap import OlapFigures, make_axiom, run_olap, show_olap, start_daemons
 from mozart.cli.demo_sources import SOURCE_SECRETS, SOURCES, change_acme
 from mozart.cli.deploy import deploy
 from mozart.cli.sync import write_generated
@@ -37,6 +39,8 @@ from mozart.tenancy.product_schema import load_product_schema
 from mozart.tenancy.resolve import resolve
 
 FIRST, OTHERS = "acme", ("harbor", "atlas")
+
+_MADE = {**SOURCES, AXIOM: ("Axiom Core again, with the OLAP views", make_axiom)}
 
 Counts = Mapping[str, int]
 
@@ -57,10 +61,11 @@ class RunFigures:
 @click.command(epilog="Example: mozart demo --scale 0.2")
 @click.option("--scale", default=1.0, show_default=True, help="Size of the samples; 1 is 40,000 cases of acme.")
 def command(scale: float) -> None:
-    """From nothing to three tenants' marts and an incremental run, through the real worker.
+    """From nothing to three tenants' marts, an incremental run, and OLAP views that follow business events.
 
-    Starts the stack, makes three sample sources (two PostgreSQL databases, a SQLite file), syncs and deploys, runs the
-    tenants, changes some rows of acme's source, runs it again, and prints what happened. Exits 1 if anything failed.
+    Starts the stack, makes three sample sources (two PostgreSQL databases, a SQLite file) and the OLAP database, syncs
+    and deploys, runs the tenants, changes some rows of acme's source, runs it again; beside that a full sync of the
+    OLAP views, and a burst of business events. Prints what happened. Exits 1 if anything failed.
     """
     began = time.monotonic()
     root = find_root()
@@ -69,14 +74,16 @@ def command(scale: float) -> None:
     samples = _start(stack, scale)
     _heading("Sample sources")
     for tenant, counts in samples.items():
-        click.echo(f"  {tenant:<7} {SOURCES[tenant][0]}: {sum(counts.values()):,} rows in {len(counts)} tables")
+        click.echo(f"  {tenant:<7} {_MADE[tenant][0]}: {sum(counts.values()):,} rows in {len(counts)} tables")
     _heading("Deployments")
     write_generated(root)
     deployed = deploy(stack.settings)
     if deployed.problems:
         raise ConfigurationError(deployed.problems)
-    figures = asyncio.run(_run_tenants(stack))
+    figures, olap = asyncio.run(_run_all(stack))
     _show_lake(stack.settings)
+    _heading("OLAP views")
+    show_olap(olap)
     _farewell(stack, figures, time.monotonic() - began)
 
 
@@ -87,22 +94,24 @@ def _heading(text: str) -> None:
 def _start(stack: Stack, scale: float) -> Mapping[str, Counts]:
     """Bring the stack up, and make the samples as soon as PostgreSQL is there; rows by table of each."""
     made: dict[str, Future[Counts]] = {}
-    with ThreadPoolExecutor(len(SOURCES)) as threads:
+    with ThreadPoolExecutor(len(_MADE)) as threads:
 
         def report(progress: Progress) -> None:
             click.echo(f"  {progress.service:<10} {progress.event} ({progress.seconds:.1f} s)")
             if progress.service == stack.postgres.name and progress.event != "failed":
-                for tenant, (_, make) in SOURCES.items():
+                for tenant, (_, make) in _MADE.items():
                     made[tenant] = threads.submit(make, stack.postgres, stack.settings, scale)
 
         _heading(f"The stack of {stack.settings.root}")
         stack.up(report)
-        return {tenant: counts.result() for tenant, counts in made.items()}
+        counts = {tenant: made_by.result() for tenant, made_by in made.items()}
+    start_daemons(stack, lambda progress: click.echo(f"  {progress.service:<10} {progress.event}"))
+    return counts
 
 
-async def _run_tenants(stack: Stack) -> list[RunFigures]:
-    """Run all tenants; acme's two runs first in the answer. MozartError when one failed, after the others ended."""
-    _heading(f"Runs: {FIRST} twice, {' and '.join(OTHERS)} beside it")
+async def _run_all(stack: Stack) -> tuple[list[RunFigures], OlapFigures]:
+    """Run all tenants, acme's two runs first in the answer, and the OLAP layer. The first error, after all ended."""
+    _heading(f"Runs: {FIRST} twice, {' and '.join(OTHERS)} beside it, and the OLAP views")
     async with prefect_client(stack.settings) as client:
         run = partial(_run, client, stack.settings)
 
@@ -114,11 +123,13 @@ async def _run_tenants(stack: Stack) -> list[RunFigures]:
         async def run_others() -> list[RunFigures]:
             return [await run(tenant, tenant) for tenant in OTHERS]
 
-        ends = await asyncio.gather(run_first(), run_others(), return_exceptions=True)
-    for end in ends:
-        if isinstance(end, BaseException):
-            raise end
-    return [figures for end in ends if not isinstance(end, BaseException) for figures in end]
+        tenants = [asyncio.ensure_future(run_first()), asyncio.ensure_future(run_others())]
+        olap = asyncio.ensure_future(run_olap(client, stack.settings))
+        await asyncio.wait([*tenants, olap])
+    failed = [error for task in (*tenants, olap) if (error := task.exception())]
+    if failed:
+        raise failed[0]
+    return [figures for task in tenants for figures in task.result()], olap.result()
 
 
 async def _run(client: PrefectClient, settings: Settings, tenant: str, what: str) -> RunFigures:

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, Entry] = {
     "doctor": Entry("doctor:command", "Find what keeps the fleet from working, with the cure."),
     "query": Entry("query:command", "Ask the lake a question in SQL."),
     "tenant": Entry("tenant:command", "List the tenants, show one, drop the data of one that left."),
+    "table": Entry("table:command", "Plan a load, see a raw table's snapshots, replay one."),
     "olap": Entry("olap:command", "The OLAP layer: install, look, refresh, check."),
     "demo": Entry("demo:command", "The whole way on this machine, with what happened in figures."),
 }

@@ -8,8 +8,11 @@ from pathlib import Path
 import click
 
 from mozart.cli.olap_project import json_option, open_project, print_json, root_option
+from mozart.olap.database import OlapDatabase
 from mozart.olap.install import check
 from mozart.olap.install import install as install_views
+from mozart.services.olap_daemons import enable_daemons
+from mozart.settings import Settings, load_settings
 
 
 @click.command(epilog="Example: mozart olap install --check")
@@ -28,6 +31,7 @@ def install(check_only: bool, as_json: bool, root: Path | None) -> None:
         click.echo(f"{len(registry.views)} views can be installed", err=as_json)
         return
     report = install_views(database, registry)
+    enable_local_daemons(database, load_settings(root))
     if as_json:
         print_json(asdict(report))
         return
@@ -37,3 +41,9 @@ def install(check_only: bool, as_json: bool, root: Path | None) -> None:
         click.echo(f"{view}: {what}")
     for view in report.removed:
         click.echo(f"{view}: removed")
+
+
+def enable_local_daemons(database: OlapDatabase, settings: Settings) -> None:
+    """With the views in the local stack's own server, relay and listener are parts of that stack from its next `up`."""
+    if (database.host, database.port) == (settings.get("MOZART_HOST"), settings.port("MOZART_POSTGRES_PORT")):
+        enable_daemons(settings.state)

@@ -6,19 +6,21 @@ import json
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
 from mozart.cli.olap_daemon import log, readiness, stop_on_signals
+from mozart.cli.olap_project import open_project
 from mozart.fleet.view_events import view_events_from_settings
 from mozart.olap.cache import ViewCache
 from mozart.olap.database import olap_database_from_settings
 from mozart.olap.event_stream import EventStream
 from mozart.olap.listener import EventListener
 from mozart.olap.redis_server import redis_from_settings
-from mozart.olap.registry import read_views
 from mozart.olap.relay import OutboxRelay
 from mozart.olap.sweep import GRACE_SECONDS, SWEEP_SECONDS, Handover, Sweep
+from mozart.olap.view_watch import ViewWatch
 from mozart.settings import Settings, load_settings
 
 _SWEEP_ENDS = 10.0
@@ -43,18 +45,46 @@ def command(status: bool, as_json: bool, sweep_seconds: float, grace_seconds: fl
         _show_status(settings, as_json=as_json)
         return
     stop = stop_on_signals()
-    database, registry = olap_database_from_settings(settings), read_views(settings.root)
-    redis_server, handover = redis_from_settings(settings), Handover()
+    database, registry = open_project(settings.root)
+    views = ViewWatch(settings.root, registry, database.view_schema, log)
+    server, handover = redis_from_settings(settings), Handover()
     announce = view_events_from_settings(settings).announce
-    listener = EventListener(
-        database, registry, EventStream(redis_server), announce, handover=handover, grace_seconds=grace_seconds
-    )
-    sweep = Sweep(database, registry, ViewCache(redis_server), handover=handover, grace_seconds=grace_seconds)
-    sweeping = threading.Thread(target=sweep.run, args=(stop, log), kwargs={"seconds": sweep_seconds}, daemon=True)
+    waits: _Waits = {"handover": handover, "grace_seconds": grace_seconds, "views": views}
+    listener = EventListener(database, registry, EventStream(server), announce, **waits)
+    sweep = Sweep(database, registry, ViewCache(server), **waits)
+    sweeping = _Sweeping(sweep, stop, sweep_seconds)
     sweeping.start()
     listener.run(stop, log, readiness(ready_file))
     sweeping.join(_SWEEP_ENDS)
     log(f"stopped after {listener.handled} events")
+    if sweeping.failure is not None:
+        raise sweeping.failure
+
+
+class _Waits(TypedDict):
+    """What the listener and the sweep of one process share."""
+
+    handover: Handover
+    grace_seconds: float
+    views: ViewWatch
+
+
+class _Sweeping(threading.Thread):
+    """The sweeps, beside the listener. What ends them unexpectedly ends the daemon: it may not live without them."""
+
+    def __init__(self, sweep: Sweep, stop: threading.Event, seconds: float) -> None:
+        super().__init__(name="sweep", daemon=True)
+        self._sweep = sweep
+        self._stopped = stop
+        self._seconds = seconds
+        self.failure: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._sweep.run(self._stopped, log, seconds=self._seconds)
+        except Exception as error:  # noqa: BLE001 - carried to the main thread, which raises it
+            self.failure = error
+            self._stopped.set()
 
 
 def _show_status(settings: Settings, *, as_json: bool) -> None:

@@ -8,10 +8,9 @@ import sys
 import click
 
 from mozart.cli.main import EXIT_FAILED
+from mozart.cli.olap_project import open_project
 from mozart.olap.cache import ViewCache
-from mozart.olap.database import olap_database_from_settings
 from mozart.olap.redis_server import redis_from_settings
-from mozart.olap.registry import read_views
 from mozart.olap.sweep import Sweep
 from mozart.settings import load_settings
 
@@ -26,8 +25,8 @@ def command(patient: bool, as_json: bool) -> None:
     Exits 1 when a refresh failed.
     """
     settings = load_settings()
-    cache = ViewCache(redis_from_settings(settings))
-    report = Sweep(olap_database_from_settings(settings), read_views(settings.root), cache).run_once(patient=patient)
+    database, registry = open_project(settings.root)
+    report = Sweep(database, registry, ViewCache(redis_from_settings(settings))).run_once(patient=patient)
     if as_json:
         answer = {
             "refreshed": [result.model_dump(mode="json") for result in report.refreshed],

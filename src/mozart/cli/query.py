@@ -1,4 +1,4 @@
-"""`mozart query`: read the lake with SQL, on the embedded engine."""
+"""`mozart query`: read the lake with SQL, on the engine that the settings name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 import click
 
-from mozart.engine.query import Rows, open_session
-from mozart.lake.lakehouse import lakehouse_from_settings
+from mozart.engine.base import open_query_session
+from mozart.engine.rows import Rows
 from mozart.settings import load_settings
 
 _TABLE_ROWS = 50
@@ -41,10 +41,9 @@ def command(sql: str, style: str, limit: int) -> None:
     value is an empty field and an empty text is "". Exit code 0 done, 1 the query failed, 2 configuration, 75 the lake
     does not answer.
 
-    Example: mozart query "select status, count(*) from acme.mart_case group by all" --format json
+    Example: mozart query "select status, count(*) from acme.mart_case group by status" --format json
     """
-    lakehouse = lakehouse_from_settings(load_settings())
-    with open_session(lakehouse) as session:
+    with open_query_session(load_settings()) as session:
         result = session.run(sql)
         if style == "table":
             _write_table(result, limit)

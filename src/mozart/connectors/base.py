@@ -8,10 +8,11 @@ lands files nor commits. The SELECT runs inside DuckDB, so a reader hands out re
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
@@ -142,6 +143,11 @@ class SourcePosition:
     sees_transactions: bool
     time_zone: str
     shared_snapshot: bool
+    taken: float = field(default_factory=time.monotonic, compare=False, repr=False)
+
+    def now(self) -> datetime:
+        """The source's time now, by this machine's steady clock: not before any snapshot taken until now."""
+        return self.asked_at + timedelta(seconds=time.monotonic() - self.taken)
 
 
 class SourceReader(ABC):
@@ -152,6 +158,7 @@ class SourceReader(ABC):
     """
 
     position: SourcePosition
+    """Taken before the snapshot; an older one than the read's own is safe, for it only holds a watermark back."""
     limits: ReadLimits = ReadLimits()
     slots: threading.BoundedSemaphore
     streams_at_once: ClassVar[int] = 1
@@ -182,6 +189,10 @@ class SourceReader(ABC):
 
         Returns the snapshot's name; the empty text where every statement has a snapshot of its own.
         """
+
+    def snapshot_name(self) -> str:
+        """The name of the snapshot that `begin` would join now; the empty text where there is none to join."""
+        return ""
 
     def chunks(self, read: TableRead) -> Sequence[Chunk]:
         """Parts that together are the whole read, by `limits`; none where one stream is all there is or all it needs.

@@ -55,7 +55,7 @@ class Mapping:
 
 
 def map_type(declared: str) -> Mapping:
-    """The answer for a COLUMN_TYPE such as `bigint(20) unsigned`: every type has one, unknown ones become their text."""
+    """The answer for a COLUMN_TYPE such as `bigint(20) unsigned`; unknown types become their text."""
     match = _DECLARED.match(declared.lower())
     name = match.group(1) if match else ""
     size = match.group(2) if match else None

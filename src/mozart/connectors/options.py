@@ -66,6 +66,11 @@ def option_mistake(kind: str, name: str, value: str) -> str | None:
     return check(value) if check else None
 
 
+def option_takes_null(kind: str, name: str) -> bool:
+    """Whether the word `null` is one of the option's values, which YAML needs to be told."""
+    return name in _OWN.get(kind, {}) and _OWN[kind][name]("null") is None and _OWN[kind][name]("?") is not None
+
+
 def _whole(low: int, high: int) -> Check:
     def check(value: str) -> str | None:
         if re.fullmatch(r"[0-9]{1,12}", value, re.ASCII) and low <= int(value) <= high:

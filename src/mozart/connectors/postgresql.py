@@ -266,10 +266,15 @@ class PostgresqlReader(SourceReader):
     def begin(self, cursor: DuckDBPyConnection) -> str:
         cursor.execute("BEGIN")
         with self._lock:
-            snapshot = self._current_snapshot()
-            statement = f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}"
+            name = self.snapshot_name()
+            statement = f"SET TRANSACTION SNAPSHOT {quote_literal(self._snapshot)}"
             cursor.execute(f"CALL postgres_execute({quote_literal(_ATTACHED)}, {quote_literal(statement)})")
-            return f"{snapshot} of {self.position.asked_at.isoformat()}"
+            return name
+
+    def snapshot_name(self) -> str:
+        with self._lock:
+            # PostgreSQL gives a snapshot's name again after a restart.
+            return f"{self._current_snapshot()} of {self.position.asked_at.isoformat()}"
 
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:
         wire, arrive = select_lists(cursor, read)

@@ -22,6 +22,10 @@ from mozart.sql import quote_identifier, quote_literal, quote_qualified
 
 _SAMPLED_ROWS = 20_000
 _TID_RANGES_SINCE = 140_000
+_RESUMABLE_PARTS = 16
+"""From so many parts on `auto` prefers ranges of a key, which another run can take up, to pages, which are read in the
+order in which they lie and are taken up within the run only."""
+
 _ORDERED = 0.8
 """How far the rows' places must follow a key (pg_stats.correlation) for reading by its ranges to cost like reading on:
 below it each range would touch most pages of the table."""
@@ -162,7 +166,8 @@ def _quoted(read: TableRead, name: str) -> str:
 def plan_chunks(source: psycopg.Connection[tuple[Any, ...]], table: SourceTable, limits: ReadLimits) -> Sequence[Chunk]:
     """The table in parts of about `limits.chunk_rows` rows; none when it is small or cannot be divided.
 
-    By ranges of a key where the rows' places follow it, or where that is asked for; else by pages.
+    By ranges of a key where the rows' places follow it and the parts are many, or where that is asked for; else by
+    pages.
     """
     names = {"schema": table.schema or "public", "table": table.name}
     found = source.execute(_SHAPE, names).fetchall()
@@ -173,11 +178,13 @@ def plan_chunks(source: psycopg.Connection[tuple[Any, ...]], table: SourceTable,
     parts = rows // limits.chunk_rows
     if parts < 2 or kind not in ("r", "m", "p"):
         return ()
-    by_key = _key_ranges(source, table, limits, rows) if limits.chunk_by != "place" else ()
-    if by_key or limits.chunk_by == "key":
+    has_places = kind != "p" and source.info.server_version >= _TID_RANGES_SINCE
+    wants_key = limits.chunk_by == "key" or (
+        limits.chunk_by == "auto" and (parts >= _RESUMABLE_PARTS or not has_places)
+    )
+    by_key = _key_ranges(source, table, limits, rows) if wants_key else ()
+    if by_key or limits.chunk_by == "key" or not has_places:
         return by_key
-    if kind == "p" or source.info.server_version < _TID_RANGES_SINCE:
-        return ()
     pages = int(size) // int(block)
     ends = [f"({pages * number // parts},0)" for number in range(1, parts)]
     return _ranges(None, ends)

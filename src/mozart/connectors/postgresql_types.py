@@ -125,6 +125,10 @@ def _map_char(modifier: int) -> Mapping:
         return Mapping(StringType(), lambda column: f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
     length = modifier - _VARIABLE_HEADER
     # DuckDB's reader strips the blanks; each value has exactly `length` characters, so they can be given back.
+    if length == 1:
+        return Mapping(
+            StringType(), _plain("char(1)"), lambda value: f"CASE WHEN {value} = '' THEN ' ' ELSE {value} END"
+        )
     return Mapping(StringType(), _plain(f"char({length})"), lambda value: f"rpad({value}, {length}, ' ')")
 
 

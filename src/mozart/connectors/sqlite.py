@@ -158,6 +158,9 @@ class SqliteReader(SourceReader):
 
     def begin(self, cursor: DuckDBPyConnection) -> str:
         cursor.execute("BEGIN")
+        return self.snapshot_name()
+
+    def snapshot_name(self) -> str:
         return self.position.asked_at.isoformat()
 
     def relation(self, cursor: DuckDBPyConnection, read: TableRead) -> str:

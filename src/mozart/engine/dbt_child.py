@@ -96,6 +96,29 @@ def parse(request: Mapping[str, Any], emit: Emit) -> Manifest | None:
 def _build(request: Mapping[str, Any], build: Mapping[str, Any], manifest: Manifest, emit: Emit) -> int:
     from dbt.cli.main import dbtRunner  # noqa: PLC0415
 
+    _open_session(build, manifest)
+    arguments = ["build", *common_arguments(request), "--threads", str(int(build["threads"])), "--no-write-json"]
+    runner = dbtRunner(manifest=manifest, callbacks=[lambda message: _progress(message, emit)])
+    outcome = runner.invoke([*arguments, "--select", *build["select"]])
+    results: Sequence[Any] | None = getattr(outcome.result, "results", None)
+    if results is None:
+        emit({"event": "failed", "stage": "build", "message": failure_reason(outcome.exception)})
+        return EXIT_DBT_FAILED
+    for result in results:
+        emit(result_event(result))
+    if "trino" not in build:
+        close_candidates()
+    emit({"event": "done"})
+    return 0
+
+
+def _open_session(build: Mapping[str, Any], manifest: Manifest) -> None:
+    """Give dbt's adapter what it may reach; which adapter it is, the profile has said."""
+    if "trino" in build:
+        from mozart.engine import dbt_trino  # noqa: PLC0415 - one engine's packages, not both
+
+        dbt_trino.open_session(manifest, build["trino"], build["select"])
+        return
     from mozart.engine.dbt_plugin import Session, open_session, read_tables  # noqa: PLC0415 - imports dbt
 
     open_session(
@@ -106,18 +129,6 @@ def _build(request: Mapping[str, Any], build: Mapping[str, Any], manifest: Manif
             limits=Limits(build["memory"], int(build["threads"]), Path(build["spill"])),
         )
     )
-    arguments = ["build", *common_arguments(request), "--threads", str(int(build["threads"])), "--no-write-json"]
-    runner = dbtRunner(manifest=manifest, callbacks=[lambda message: _progress(message, emit)])
-    outcome = runner.invoke([*arguments, "--select", *build["select"]])
-    results: Sequence[Any] | None = getattr(outcome.result, "results", None)
-    if results is None:
-        emit({"event": "failed", "stage": "build", "message": failure_reason(outcome.exception)})
-        return EXIT_DBT_FAILED
-    for result in results:
-        emit(result_event(result))
-    close_candidates()
-    emit({"event": "done"})
-    return 0
 
 
 def close_candidates() -> None:

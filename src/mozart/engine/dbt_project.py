@@ -43,6 +43,22 @@ DUCKDB_OUTPUT: Mapping[str, Any] = {
 }
 """The output of dbt's profile; the plugin puts each run's own file in the place of `path`."""
 
+TRINO_OUTPUT: Mapping[str, Any] = {
+    "type": "trino",
+    "method": "ldap",
+    "host": "localhost",
+    "port": 443,
+    "user": "mozart",
+    "password": "brought by Mozart",
+    "database": "iceberg",
+    "schema": "main",
+    "threads": 2,
+    "timezone": "UTC",
+}
+"""The same for Trino; server and login are brought by `mozart.engine.dbt_trino`."""
+
+_OUTPUTS = {"duckdb": DUCKDB_OUTPUT, "trino": TRINO_OUTPUT}
+
 TARGETS = ("dev", "branch", "prod")
 
 
@@ -56,6 +72,7 @@ class DbtFolder:
     target: str
     base: Path
     profiles: Path
+    engine: str = "duckdb"
 
     @property
     def project(self) -> Path:
@@ -67,8 +84,8 @@ class DbtFolder:
 
     @property
     def target_path(self) -> Path:
-        # One for each dbt target: switching between two would cost a full parse every time.
-        return self.base / self.target
+        # One for each dbt target and engine: switching between two would cost a full parse every time.
+        return self.base / (self.target if self.engine == "duckdb" else f"{self.engine}-{self.target}")
 
     @property
     def runs(self) -> Path:
@@ -102,7 +119,7 @@ class DbtFolder:
             raise ConfigurationError(f"tenant {self.tenant} has no folder tenants/{self.tenant}/models")
         shutil.rmtree(self.runs, ignore_errors=True)
         self.target_path.mkdir(parents=True, exist_ok=True)
-        write_profile(self.profiles)
+        write_profile(self.profiles, self.engine)
 
     def new_run(self, run_id: str) -> Path:
         """The folder of one run, empty, with its spill folder."""
@@ -115,7 +132,9 @@ class DbtFolder:
     def digest(self) -> str:
         """Of everything that parsing reads, taken once: an edit during the parse is seen by the next run."""
         files = [*_files(self.project), *_files(self.models)]
-        return _digest(files, self.root, [json.dumps(dict(self.environ)), self.target, _profile_text(), *_versions()])
+        return _digest(
+            files, self.root, [json.dumps(dict(self.environ)), self.target, _profile_text(self.engine), *_versions()]
+        )
 
     @cached_property
     def shared_digest(self) -> str:
@@ -171,10 +190,10 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def write_profile(folder: Path) -> None:
+def write_profile(folder: Path, engine: str = "duckdb") -> None:
     """`profiles.yml` in `folder`, rewritten only when it differs; replaced in one step, for tenants run in parallel."""
     file = folder / "profiles.yml"
-    text = _profile_text()
+    text = _profile_text(engine)
     if file.is_file() and file.read_text() == text:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,8 +202,8 @@ def write_profile(folder: Path) -> None:
     partial.replace(file)
 
 
-def _profile_text() -> str:
-    outputs = {target: dict(DUCKDB_OUTPUT) for target in TARGETS}
+def _profile_text(engine: str) -> str:
+    outputs = {target: dict(_OUTPUTS[engine]) for target in TARGETS}
     profile = {"mozart": {"target": "dev", "outputs": outputs}}
     return _HEADER + yaml.dump(profile, Dumper=_PlainDumper, sort_keys=False)
 

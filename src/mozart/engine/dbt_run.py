@@ -15,7 +15,6 @@ A lock lets one run of a tenant use the folder at a time. Knows no Prefect; bloc
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
@@ -25,21 +24,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from duckdb import DuckDBPyConnection
 from pyiceberg.catalog import Catalog
 
+from mozart.engine.choice import DUCKDB
 from mozart.engine.dbt_graph import Graph, Layer, Node, digest, read_graph
 from mozart.engine.dbt_plan import Plan, PlannedModel, SourceState, State, needed_relations, plan_models
 from mozart.engine.dbt_process import DbtProcess
-from mozart.engine.dbt_project import CANDIDATES, TARGETS, DbtFolder, locked
-from mozart.engine.dbt_verdict import NodeResult, Verdict, judge, one_line
-from mozart.engine.duckdb import Limits, connect, create_store_secret
-from mozart.engine.product_check import require_product_mart
-from mozart.errors import ConfigurationError, MozartError, Problem, TerminalError
+from mozart.engine.dbt_project import TARGETS, DbtFolder, locked
+from mozart.engine.dbt_verdict import PASSED, NodeResult, Verdict, judge, one_line
+from mozart.engine.model_engine import Candidates, LakeTable, ModelEngine, Work, create_model_engine
+from mozart.errors import ConfigurationError, MozartError, Problem, TerminalError, TransientError
 from mozart.lake.head import TableHead, read_head
 from mozart.lake.lakehouse import Lakehouse
-from mozart.lake.publish import INPUTS, LakeState, Publication, lake_state, publish, published_fingerprint
-from mozart.sql import quote_qualified
+from mozart.lake.publish import INPUTS, LakeState, Publication, lake_state, published_fingerprint
+from mozart.settings import load_settings
 from mozart.tenancy.product_schema import ProductSchema
 
 Status = Literal["published", "unchanged", "failed", "skipped", "blocked"]
@@ -94,13 +92,19 @@ class ModelRequest:
 
     @property
     def folder(self) -> DbtFolder:
+        return self.folder_of(DUCKDB)
+
+    def folder_of(self, engine: str) -> DbtFolder:
+        """The state of this tenant's runs on an engine; one lock for all engines."""
+        profiles = self.state / "dbt"
         return DbtFolder(
             root=self.root,
             tenant=self.tenant,
             namespace=self.namespace,
             target=self.target,
-            base=self.state / "dbt" / self.tenant / self.environment,
-            profiles=self.state / "dbt",
+            base=profiles / self.tenant / self.environment,
+            profiles=profiles if engine == DUCKDB else profiles / f".{engine}",
+            engine=engine,
         )
 
 
@@ -137,19 +141,25 @@ class ModelEvent:
 OnEvent = Callable[[ModelEvent], None]
 
 
-def build_models(request: ModelRequest, lakehouse: Lakehouse, on_event: OnEvent = lambda _: None) -> list[ModelResult]:
-    """Build, test and publish the tenant's models; one result each, parents first.
+def build_models(
+    request: ModelRequest,
+    lakehouse: Lakehouse,
+    on_event: OnEvent = lambda _: None,
+    engine: ModelEngine | None = None,
+) -> list[ModelResult]:
+    """Build, test and publish the tenant's models; one result each, parents first. `engine` None: the project's own.
 
     A model that fails is a result, not an exception; the others go on. Raises ConfigurationError when the models cannot
     be parsed, TransientError when the child was killed, the lake cannot be reached or another run holds the tenant's
     folder, TerminalError when the time limit passes or dbt breaks. After an exception nothing was published by
     this call.
     """
-    folder = request.folder
+    chosen = engine or create_model_engine(load_settings(request.root), lakehouse, request.namespace)
+    folder = request.folder_of(chosen.name)
     with locked(folder):
         folder.prepare()
         try:
-            return _Run(request, lakehouse, folder, on_event).execute()
+            return chosen.retried(lambda: _Run(request, lakehouse, folder, on_event, chosen).execute())
         finally:
             shutil.rmtree(folder.runs, ignore_errors=True)
 
@@ -159,7 +169,7 @@ def parse_models(request: ModelRequest) -> Graph:
     folder = request.folder
     with locked(folder):
         folder.prepare()
-        with _start(request, folder, secret="") as process:
+        with _start(request, folder, secrets=()) as process:
             graph = _parse(request, folder, process)
             process.close_input()
             process.wait()
@@ -169,9 +179,11 @@ def parse_models(request: ModelRequest) -> Graph:
 class _Run:
     """One call of build_models: what it was given, and the heads it has read."""
 
-    def __init__(self, request: ModelRequest, lakehouse: Lakehouse, folder: DbtFolder, on_event: OnEvent) -> None:
+    def __init__(
+        self, request: ModelRequest, lakehouse: Lakehouse, folder: DbtFolder, on_event: OnEvent, engine: ModelEngine
+    ) -> None:
         self.request = request
-        self.lakehouse = lakehouse
+        self.engine = engine
         self.folder = folder
         self.on_event = on_event
         self.catalog: Catalog = lakehouse.catalog()
@@ -183,13 +195,14 @@ class _Run:
             plan = self._plan(_checked(self.request, read_graph(cached)))
             if not plan.to_build:
                 return list(self._announce(plan).values())
-        with _start(self.request, self.folder, self.lakehouse.secret_access_key.get_secret_value()) as process:
+        with _start(self.request, self.folder, self.engine.secrets) as process:
             graph = _parse(self.request, self.folder, process)
             plan = self._plan(graph)
             results = self._announce(plan)
-            dbt_results = self._build(graph, plan, process) if plan.to_build else {}
+            work = self._work(graph, plan)
+            dbt_results = self._build(work, process) if plan.to_build else {}
         if plan.to_build:
-            results |= self._publish(graph, plan, judge(graph, _ids(plan.to_build), dbt_results))
+            results |= self._publish(graph, work, judge(graph, _ids(plan.to_build), dbt_results))
         return [results[unique_id] for unique_id in _ids(plan.models)]
 
     def _head(self, namespace: str, table: str) -> TableHead:
@@ -240,9 +253,22 @@ class _Run:
         results[result.unique_id] = result
         self.on_event(ModelEvent("finished", result.unique_id, result.name, result.layer, result))
 
-    def _build(self, graph: Graph, plan: Plan, process: DbtProcess) -> dict[str, NodeResult]:
-        process.send(self._build_request(graph, plan))
-        built = {model.node.unique_id: model.node for model in plan.to_build}
+    def _work(self, graph: Graph, plan: Plan) -> Work:
+        return Work(
+            run_id=self.request.run_id,
+            began=int(time.time()),
+            namespace=self.request.namespace,
+            plan=plan,
+            tables=self._lake_tables(graph, plan),
+            folder=self.folder.new_run(self.request.run_id),
+            memory=self.request.memory,
+            threads=self.request.threads,
+        )
+
+    def _build(self, work: Work, process: DbtProcess) -> dict[str, NodeResult]:
+        message = self.engine.build_message(self.catalog, work)
+        process.send({**message, "select": list(work.plan.selection), "threads": work.threads})
+        built = {model.node.unique_id: model.node for model in work.plan.to_build}
         results: dict[str, NodeResult] = {}
         for event in process.events():
             kind = event.get("event")
@@ -252,70 +278,55 @@ class _Run:
             elif kind == "result":
                 results[event["unique_id"]] = _node_result(event)
             elif kind == "failed":
-                what = f"models of {self.request.tenant}"
-                raise TerminalError(f"{what}: dbt could not build them: {one_line(event['message'], 2000)}")
+                raise self._error(f"dbt could not build them: {one_line(event['message'], 2000)}")
             elif kind == "done":
+                self._check_transient(results)
                 return results  # the child has closed its database; leaving the `with` ends it
         raise process.death()
 
-    def _build_request(self, graph: Graph, plan: Plan) -> dict[str, Any]:
-        run = self.folder.new_run(self.request.run_id)
-        secret = self.lakehouse.secret_access_key.get_secret_value()
-        return {
-            "lakehouse": {**self.lakehouse.model_dump(mode="json"), "secret_access_key": secret},
-            "candidates": str(run / f"{CANDIDATES}.duckdb"),
-            "spill": str(run / "spill"),
-            "memory": self.request.memory,
-            "threads": self.request.threads,
-            "tables": self._lake_tables(graph, plan),
-            "select": list(plan.selection),
-        }
+    def _check_transient(self, results: Mapping[str, NodeResult]) -> None:
+        """Models that failed for a reason that may pass are not failed models: nothing of this attempt is published."""
+        for result in results.values():
+            if result.status not in PASSED and self.engine.is_transient(result.message):
+                raise self._error(f"{result.unique_id}: {one_line(result.message)}")
 
-    def _lake_tables(self, graph: Graph, plan: Plan) -> list[dict[str, Any]]:
+    def _error(self, reason: str) -> MozartError:
+        kind = TransientError if self.engine.is_transient(reason) else TerminalError
+        return kind(f"models of {self.request.tenant}: {reason}")
+
+    def _lake_tables(self, graph: Graph, plan: Plan) -> tuple[LakeTable, ...]:
         source_ids, model_ids = needed_relations(graph, plan)
-        names = [(graph.sources[key].schema, graph.sources[key].table) for key in sorted(source_ids)]
-        names += [(graph.nodes[key].schema, graph.nodes[key].alias) for key in sorted(model_ids)]
-        states = [(schema, table, self._state(schema, table)) for schema, table in names]
-        return [
-            {
-                "schema": schema,
-                "table": table,
-                "metadata_location": state.metadata_location,
-                "snapshot_id": state.snapshot_id,
-            }
-            for schema, table, state in states
+        names = [(key, graph.sources[key].schema, graph.sources[key].table) for key in sorted(source_ids)]
+        names += [(key, graph.nodes[key].schema, graph.nodes[key].alias) for key in sorted(model_ids)]
+        states = [(key, schema, table, self._state(schema, table)) for key, schema, table in names]
+        return tuple(
+            LakeTable(key, schema, table, state.metadata_location, state.snapshot_id)
+            for key, schema, table, state in states
             if state.metadata_location is not None
-        ]
+        )
 
-    def _publish(self, graph: Graph, plan: Plan, verdicts: Mapping[str, Verdict]) -> dict[str, ModelResult]:
-        run = self.folder.runs / self.request.run_id
-        limits = Limits(self.request.memory, self.request.threads, run / "spill")
+    def _publish(self, graph: Graph, work: Work, verdicts: Mapping[str, Verdict]) -> dict[str, ModelResult]:
         results: dict[str, ModelResult] = {}
-        database = str(run / f"{CANDIDATES}.duckdb")
-        with contextlib.closing(
-            connect(database=database, read_only=True, limits=limits, extensions=("httpfs",))
-        ) as connection:
-            create_store_secret(connection, self.lakehouse)
-            for model in plan.to_build:
+        with self.engine.candidates(work) as candidates:
+            for model in work.plan.to_build:
                 verdict = _held_back(graph, model.node, verdicts[model.node.unique_id], results)
-                self._finish(results, self._publish_one(connection, model, verdict))
+                self._finish(results, self._publish_one(candidates, model, verdict))
         return results
 
-    def _publish_one(self, connection: DuckDBPyConnection, model: PlannedModel, verdict: Verdict) -> ModelResult:
+    def _publish_one(self, candidates: Candidates, model: PlannedModel, verdict: Verdict) -> ModelResult:
         node = model.node
         if verdict.status != "passed":
             return _result(node, verdict.status, verdict.reason, verdict)
         publication = Publication(
             namespace=node.schema,
             table=node.alias,
-            relation=quote_qualified(node.database, node.schema, node.alias),
+            relation=candidates.relation(node),
             run_id=self.request.run_id,
             fingerprint=model.fingerprint,
             details={INPUTS: json.dumps(dict(model.inputs), sort_keys=True)},
         )
         try:
-            require_product_mart(connection, self.request.product, publication)
-            published = publish(connection, self.lakehouse, self.catalog, publication)
+            published = candidates.publish(self.catalog, publication, self.request.product)
         except MozartError as error:
             return _result(node, "failed", f"built and tested, but not published: {one_line(str(error))}", verdict)
         outcome = _result(node, "published", None, verdict)
@@ -331,11 +342,11 @@ def _shared_digest(request: ModelRequest) -> str:
     return digest(request.folder.shared_digest, request.product.shape if request.product else "")
 
 
-def _start(request: ModelRequest, folder: DbtFolder, secret: str) -> DbtProcess:
+def _start(request: ModelRequest, folder: DbtFolder, secrets: tuple[str, ...]) -> DbtProcess:
     return DbtProcess(
         folder=folder.project,
         environ=folder.environ,
-        secrets=(secret,),
+        secrets=secrets,
         what=f"models of {request.tenant}",
         deadline=time.monotonic() + request.timeout_seconds,
     )

@@ -8,7 +8,8 @@ Does not judge staging models: what they look like is the tenant's own affair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from duckdb import DuckDBPyConnection
 
@@ -17,20 +18,35 @@ from mozart.lake.publish import Publication, candidate_columns
 from mozart.sql import quote_identifier
 from mozart.tenancy.product_schema import MART_PREFIX, PRODUCT_FILE, Mart, ProductSchema, portable_type
 
+FirstRow = Callable[[str], Sequence[Any]]
+"""The first row that a query gives; empty when it gives none."""
+
 
 def require_product_mart(connection: DuckDBPyConnection, product: ProductSchema | None, candidate: Publication) -> None:
     """Raise DataQualityError, naming everything that differs, when the candidate is a mart that breaks `product`.
 
     Staging tables pass, and so does everything when `product` is None.
     """
+
+    def first_row(sql: str) -> Sequence[Any]:
+        return connection.execute(sql).fetchone() or ()
+
+    if product is not None and candidate.table.startswith(MART_PREFIX):
+        require_mart(product, candidate, candidate_shape(connection, candidate), first_row)
+
+
+def require_mart(
+    product: ProductSchema | None, candidate: Publication, shape: Sequence[tuple[str, str]], first_row: FirstRow
+) -> None:
+    """The same for an engine of which only the candidate's columns and the answers to questions are known."""
     if product is None or not candidate.table.startswith(MART_PREFIX):
         return
     mart = product.mart(candidate.table)
     if mart is None:
         raise DataQualityError(f"{candidate.table} is no mart of the product schema; add it to {PRODUCT_FILE} first")
-    breaches = shape_breaches(mart, candidate_shape(connection, candidate))
+    breaches = shape_breaches(mart, shape)
     if not breaches:
-        breaches = row_breaches(connection, mart, candidate.relation)
+        breaches = row_breaches(first_row, mart, candidate.relation)
     if breaches:
         raise DataQualityError(f"{mart.name} breaks the product schema: {'; '.join(breaches)}")
 
@@ -57,19 +73,19 @@ def shape_breaches(mart: Mart, shape: Sequence[tuple[str, str]]) -> list[str]:
     return breaches
 
 
-def row_breaches(connection: DuckDBPyConnection, mart: Mart, relation: str) -> list[str]:
+def row_breaches(first_row: FirstRow, mart: Mart, relation: str) -> list[str]:
     """NULLs where there may be none, keys that occur more than once. `relation` is quoted SQL of the right shape."""
     required = [column.name for column in mart.columns if not column.nullable]
     breaches: list[str] = []
     if required:
         counts = ", ".join(f"count(*) FILTER (WHERE {quote_identifier(name)} IS NULL)" for name in required)
-        row = connection.execute(f"SELECT {counts} FROM {relation}").fetchone() or ()
+        row = first_row(f"SELECT {counts} FROM {relation}")
         breaches += [
             f"column {name} is NULL in {_rows(count)}" for name, count in zip(required, row, strict=True) if count
         ]
     key = ", ".join(quote_identifier(name) for name in mart.key)
     repeated = f"SELECT 1 FROM {relation} GROUP BY {key} HAVING count(*) > 1"
-    row = connection.execute(f"SELECT count(*) FROM ({repeated})").fetchone()
+    row = first_row(f"SELECT count(*) FROM ({repeated})")
     if row and row[0]:
         breaches.append(f"{row[0]} value{'' if row[0] == 1 else 's'} of the key ({', '.join(mart.key)}) not unique")
     return breaches

@@ -16,7 +16,6 @@ import contextlib
 import re
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from mozart.engine.duckdb import (
     create_lake_secrets,
     load_extensions,
 )
+from mozart.engine.rows import Rows
 from mozart.errors import MozartError, TerminalError, TransientError
 from mozart.lake.lakehouse import Lakehouse
 from mozart.sql import quote_identifier, quote_literal
@@ -41,14 +41,6 @@ from mozart.sql import quote_identifier, quote_literal
 CATALOG = "iceberg"
 _BATCH_ROWS = 1000
 _EXPLAIN = re.compile(r"\s*explain\s+(?:analyze\s+)?", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A result as it streams: column names, and rows as tuples of Python values (exact decimals, aware datetimes)."""
-
-    columns: tuple[str, ...]
-    rows: Iterator[tuple[Any, ...]]
 
 
 class QuerySession:

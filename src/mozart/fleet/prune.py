@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+import httpx
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
@@ -84,8 +85,10 @@ async def find_documents(client: PrefectClient, environment: FleetEnvironment) -
         slug: Any = block.get_block_type_slug()
         try:
             found.extend(await client.read_block_documents_by_type(slug, include_secrets=False))
-        except ObjectNotFound:  # the type was never registered: there is no document of it
-            continue
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != 404:
+                raise
+            continue  # the type was never registered: there is no document of it
     return [item for item in found if item.name and item.data.get("branch", "") == (environment.branch or "")]
 
 

@@ -76,6 +76,7 @@ from mozart.lake.snapshots import (
     DataFileRef,
     DeleteFileRef,
     LoadSnapshot,
+    LoadTransaction,
     describe_data_files,
     describe_delete_files,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "read_head",
     "replace",
     "restamp",
+    "stamp",
 ]
 
 TABLE_PROPERTIES: Mapping[str, str] = {
@@ -203,9 +205,12 @@ def replace(
 ) -> CommitOutcome:
     """Put these files in the place of everything the table holds, in one snapshot; no files: empty the table.
 
-    With a record of mode `maintenance` the rows must stay as many as they were. Errors as for `append`.
+    With a record of mode `maintenance` the rows must stay as many as they were. One of mode `publish` is committed even
+    when nothing changes: an empty mart must carry the fingerprint of what it was built from, or it is built again by
+    every run. Errors as for `append`.
     """
-    return _commit(_Load(catalog, head, schema, record, files, replaces_all=True))
+    is_forced = record.mode == "publish"
+    return _commit(_Load(catalog, head, schema, record, files, replaces_all=True, is_forced=is_forced))
 
 
 def restamp(catalog: Catalog, head: TableHead, *, run_id: str) -> CommitOutcome:
@@ -218,6 +223,17 @@ def restamp(catalog: Catalog, head: TableHead, *, run_id: str) -> CommitOutcome:
         return CommitOutcome("empty", head.snapshot_id)
     load_id = f"restamp-{head.snapshot_id}"
     record = head.record.carry_forward(load_id=load_id, run_id=run_id, rows_changed=has_foreign_rows(head))
+    return _commit(_Load(catalog, head, head.table.schema(), record, is_forced=True))
+
+
+def stamp(catalog: Catalog, head: TableHead, record: CommitRecord) -> CommitOutcome:
+    """Give the rows that another engine has just committed their record, in a snapshot without files.
+
+    For engines that cannot write it into their own snapshot. The caller knows that the head is that very commit. Errors
+    as for `append`; TerminalError when there is no table.
+    """
+    if head.table is None:
+        raise TerminalError(f"table {head.name} does not exist; there is nothing to stamp")
     return _commit(_Load(catalog, head, head.table.schema(), record, is_forced=True))
 
 
@@ -354,7 +370,7 @@ def _begin(load: _Load) -> Transaction:
     """A transaction with the planned columns, on the head's table or on one that is only staged."""
     if load.head.table is None:
         return _begin_table(load)
-    transaction = Transaction(load.head.table)
+    transaction = LoadTransaction(load.head.table)
     stage_schema(transaction, load.head, load.schema)
     return transaction
 

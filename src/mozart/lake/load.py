@@ -1,9 +1,10 @@
 """The load protocol of one raw table: exactly once, whatever happens between its steps.
 
 1. Read the table's head and its commit record. 2. Plan. 3. Read inside the run's source snapshot: a full refresh
-streams into files; an incremental load stages its delta in DuckDB (spilled to disk when large), keeps one row a key,
-drops rows that equal what raw has, and lands the rest. 4. One conditional commit of schema, data and record.
-5. A conflict or a lost answer: look for the load id, else plan again on the new head, after a random pause.
+streams into files (`mozart.lake.extract`; large tables in parts); an incremental load stages its delta in DuckDB
+(spilled to disk when large), keeps one row a key, drops rows that equal what raw has, and lands the rest. 4. One
+conditional commit of schema, data and record. 5. A conflict or a lost answer: look for the load id, else plan again on
+the new head, after a random pause.
 
 A load that finds nothing new commits nothing. It never deletes a file that was handed to a commit. One that sees its
 table's files pile up compacts it after its own commit, where no other writer is in the way.
@@ -13,24 +14,28 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC
 from typing import Any, Literal
 
 from duckdb import DuckDBPyConnection
 from pyiceberg.io import FileIO
 from pyiceberg.schema import Schema
 
-from mozart.connectors.base import SourceReader, SourceTable, TableRead
+from mozart.connectors.base import SourceReader, SourceTable, TableRead, Window
 from mozart.connectors.errors import end_read, read_error
-from mozart.errors import CommitConflictError, CommitInDoubtError, MozartError
+from mozart.connectors.values import ValueCounts
+from mozart.errors import CommitConflictError, CommitInDoubtError, DataQualityError, MozartError
 from mozart.lake import commit
 from mozart.lake.catalog_client import translated
 from mozart.lake.commit import CommitOutcome, CommitRecord, TableHead
 from mozart.lake.compaction import DEFAULT_POLICY, CompactionPolicy, compact_after_load
 from mozart.lake.deltas import write_position_deletes
 from mozart.lake.digest import EMPTY_DIGEST, digest_rows
+from mozart.lake.drift import NO_DRIFT, SchemaDrift
 from mozart.lake.duckdb_errors import duckdb_translated
+from mozart.lake.extract import Extraction, Extractor, OnRows, RowsRead, Target
 from mozart.lake.landing import Landing, discard, duckdb_type, land, scan
 from mozart.lake.load_plan import COMPARED, LoadMode, LoadPlan, LoadRequest, plan_load
 from mozart.lake.schema_plan import Column, plan_schema
@@ -46,7 +51,12 @@ _PAUSE_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What one load did. Rows are counts; `size` is bytes landed; `load_id` names the data now in raw."""
+    """What one load did. Rows are counts; `size` is bytes landed; `load_id` names the data now in raw.
+
+    `nulled` counts the values that no Iceberg type could hold and that became NULL, by column. `parts` is how many the
+    table was read in, `resumed` how many of them an earlier load had landed, `snapshots` from how many states of the
+    source the rows are. `window` says in words which rows a load reads.
+    """
 
     table: str
     status: LoadStatus
@@ -62,6 +72,23 @@ class LoadResult:
     size: int
     seconds: float
     attempts: int
+    drift: SchemaDrift = NO_DRIFT
+    nulled: Mapping[str, int] = field(default_factory=dict[str, int])
+    parts: int = 1
+    resumed: int = 0
+    snapshots: int = 1
+    window: str = "all rows"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know although the load went well: drift, values lost to NULL, a mixed read."""
+        found = [f"columns differ ({self.drift.contract}): {self.drift.line}"] if self.drift else []
+        if self.nulled:
+            counts = ", ".join(f"{column}: {count}" for column, count in self.nulled.items())
+            found.append(f"values that Iceberg cannot hold became NULL: {counts}")
+        if self.snapshots > 1:
+            found.append(f"the rows are from {self.snapshots} states of the source ({self.resumed} parts taken up)")
+        return tuple(found)
 
 
 def load_table(
@@ -70,17 +97,25 @@ def load_table(
     lake: LakeSession,
     progress: Progress = lambda _line: None,
     *,
+    on_rows: OnRows | None = None,
     compaction: CompactionPolicy | None = DEFAULT_POLICY,
 ) -> LoadResult:
     """Load one table. Raises TransientError or TerminalError naming it; the table then is as it was before.
 
+    `progress` is given lines, `on_rows` figures of a table that is read in parts (and the lines as well).
     `compaction` says when a committed load compacts its table; None: never. The result's snapshot is the load's own.
     """
+
+    def report(figures: RowsRead) -> None:
+        progress(figures.line)
+        if on_rows is not None:
+            on_rows(figures)
+
     started = time.monotonic()
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with translated(f"loading {request.name}"), duckdb_translated(f"loading {request.name}"):
-                result = _Load(request, reader, lake, progress).run()
+                result = _Load(request, reader, lake, progress, report).run()
             if result.status == "committed" and compaction is not None:
                 table = (request.namespace, request.spec.name)
                 compact_after_load(lake, table, run_id=request.run_id, policy=compaction, progress=progress)
@@ -96,21 +131,27 @@ def load_table(
 class _Load:
     """One attempt: its cursors, its head, its plan."""
 
-    def __init__(self, request: LoadRequest, reader: SourceReader, lake: LakeSession, progress: Progress) -> None:
+    def __init__(
+        self, request: LoadRequest, reader: SourceReader, lake: LakeSession, progress: Progress, on_rows: OnRows
+    ) -> None:
         self.request = request
         self.reader = reader
         self.lake = lake
         self.progress = progress
+        self.extractor = Extractor(request.name, reader, lake, on_rows)
         self.head: TableHead = commit.read_head(lake.catalog, (request.namespace, request.spec.name))
         self.table: SourceTable = reader.describe(request.spec.source_schema, request.spec.source_table)
         self.plan: LoadPlan = plan_load(request, self.head, self.table, reader.position)
 
     def run(self) -> LoadResult:
+        # Before a dry run as well: what the columns' contract forbids shall show there.
+        columns = [Column(column.name, column.iceberg_type) for column in self.plan.columns]
+        schema = plan_schema(self.head, columns, retype=self.request.full_refresh and self.plan.mode == "full_refresh")
+        if self.plan.drift:
+            self.progress(f"{self.request.name}: columns differ: {self.plan.drift.line}")
         if self.request.dry_run:
             return self._dry_run()
         self.progress(f"reading {self.table.qualified_name} ({self.plan.mode.replace('_', ' ')})")
-        columns = [Column(column.name, column.iceberg_type) for column in self.plan.columns]
-        schema = plan_schema(self.head, columns)
         if self.plan.mode == "full_refresh":
             return self._full_refresh(schema)
         return self._merge(schema)
@@ -119,7 +160,7 @@ class _Load:
 
     def _read(self) -> TableRead:
         equals = {name.lower(): value for name, value in self.request.equals.items()}
-        return TableRead(self.table, self.plan.columns, equals, self.plan.window)
+        return TableRead(self.table, self.plan.columns, equals, self.plan.window, unfit=self.request.spec.unfit_values)
 
     def _source_cursor(self) -> DuckDBPyConnection:
         cursor = self.lake.cursor()
@@ -127,43 +168,56 @@ class _Load:
         return cursor
 
     def _dry_run(self) -> LoadResult:
-        cursor = self._source_cursor()
-        try:
-            rows = int(_scalar(cursor, f"SELECT rows FROM {self.reader.count_relation(cursor, self._read())}"))
-            return self._result("planned", rows_read=rows)
-        except Exception as error:
-            raise read_error(self.request.name, error) from error
-        finally:
-            end_read(cursor)
+        with self.reader.slots:
+            cursor = self._source_cursor()
+            try:
+                rows = int(_scalar(cursor, f"SELECT rows FROM {self.reader.count_relation(cursor, self._read())}"))
+                return self._result("planned", rows_read=rows)
+            except Exception as error:
+                raise read_error(self.request.name, error) from error
+            finally:
+                end_read(cursor)
 
     # -- full refresh -------------------------------------------------------------------------------------------
 
     def _full_refresh(self, schema: Schema) -> LoadResult:
-        landing = self._land_all(schema)
-        landing = self._keep_one_row_a_key(landing, schema)
+        order = self.request.key if self.request.spec.layout == "key" else ()
+        target = Target(schema, self.plan.names, self._folder(), order)
+        read = self.extractor.extract(self._read(), target, self.plan, may_mix=self.request.spec.mode == "incremental")
+        self.plan = self._plan_of(read)
+        landing = self._keep_one_row_a_key(read, schema)
         self.progress(f"landed {landing.rows} rows")
+        self._check_watermarks(scan(landing) if landing.files else None)
         high, watermark = self._marks(scan(landing) if landing.files else None)
         if self._equals_raw(landing, schema, watermark):
+            read.forget()
             discard(landing, self._io())
-            return self._result("unchanged", rows_read=landing.rows, reason="the source's rows are those raw has")
+            return self._told(
+                self._result("unchanged", rows_read=landing.rows, reason="the source's rows are those raw has"), read
+            )
         record = self._record(landing.rows, high, watermark)
         outcome = commit.replace(self.lake.catalog, self.head, schema, landing.files, record)
-        return self._committed(outcome, landing, landing.rows, record)
+        read.forget()
+        return self._told(self._committed(outcome, landing, landing.rows, record), read)
 
-    def _land_all(self, schema: Schema) -> Landing:
-        cursor = self._source_cursor()
-        try:
-            landing = self._land(cursor, self.reader.relation(cursor, self._read()), schema)
-            cursor.execute("COMMIT")
-        except Exception as error:
-            raise read_error(self.request.name, error) from error
-        else:
-            return landing
-        finally:
-            end_read(cursor)
+    def _plan_of(self, read: Extraction) -> LoadPlan:
+        """The plan with what the read turned out to be: its earliest bound, and its states where they are several."""
+        details = {**self.plan.details, "asked_at": read.asked_at, "seen_at": self._seen_at()}
+        if read.snapshots > 1:
+            details |= {"source_snapshots": str(read.snapshots), "resumed_parts": f"{read.resumed} of {read.parts}"}
+        return replace(self.plan, details=details, safe=read.safe)
 
-    def _keep_one_row_a_key(self, landing: Landing, schema: Schema) -> Landing:
+    def _seen_at(self) -> str:
+        return self.reader.position.now().astimezone(UTC).isoformat()
+
+    def _told(self, result: LoadResult, read: Extraction) -> LoadResult:
+        return replace(
+            result, nulled=read.nulled, parts=read.parts, resumed=read.resumed, snapshots=max(read.snapshots, 1)
+        )
+
+    def _keep_one_row_a_key(self, read: Extraction, schema: Schema) -> Landing:
         """Where the source does not keep the key unique, the newest row of a key wins."""
+        landing = read.landing
         if not landing.files or not self._key_needs_care():
             return landing
         cursor = self.lake.cursor()
@@ -172,12 +226,36 @@ class _Load:
         if distinct == landing.rows:
             return landing
         unique = self._land(cursor, f"({_newest_of_key(self.request, scan(landing))})", schema)
+        read.forget()
         discard(landing, self._io())
         return unique
 
     def _key_needs_care(self) -> bool:
         key = frozenset(self.request.key)
         return bool(key) and not any(unique <= key for unique in self.table.unique_keys)
+
+    def _check_watermarks(self, relation: str | None) -> None:
+        """Fail on rows without a watermark where tenant.yaml says so; else they are read again every time."""
+        spec = self.request.spec
+        if (
+            relation is None
+            or spec.null_watermarks != "fail"
+            or spec.mode != "incremental"
+            or not spec.incremental_column
+        ):
+            return
+        column = quote_identifier(spec.incremental_column.lower())
+        keys = ", ".join(f"{quote_identifier(key)}::VARCHAR" for key in self.request.key)
+        rows = self.lake.cursor().execute(
+            f"SELECT count(*), min(concat_ws(', ', {keys})) FROM {relation} WHERE {column} IS NULL"
+        )
+        count, key = rows.fetchall()[0]
+        if count:
+            raise DataQualityError(
+                f"{self.request.name}: {count} rows have no {spec.incremental_column}, and null_watermarks is fail "
+                f"(the first has key {key}); nothing was committed. Fill the column at the source, or set "
+                "null_watermarks to read"
+            )
 
     def _equals_raw(self, landing: Landing, schema: Schema, watermark: str | None) -> bool:
         """Whether raw already has exactly these rows; only looked at where the counts agree and nobody insists."""
@@ -198,19 +276,22 @@ class _Load:
     def _merge(self, schema: Schema) -> LoadResult:
         cursor = self.lake.cursor()
         try:
-            rows_read = self._stage(schema)
+            rows_read, nulled = self._stage(schema)
             if rows_read == 0:
                 return self._result("unchanged", rows_read=0, reason="nothing new")
+            self.plan = replace(self.plan, details={**self.plan.details, "seen_at": self._seen_at()})
+            self._check_watermarks(self._staged)
             high, watermark = self._marks(self._staged)
             self._drop_repeats(cursor)
             landing = self._land(cursor, self._staged, schema)
             if not landing.rows:
-                return self._result("unchanged", rows_read=rows_read, reason="every row read is in raw already")
+                again = self._result("unchanged", rows_read=rows_read, reason="every row read is in raw already")
+                return replace(again, nulled=nulled)
             self.progress(f"landed {landing.rows} of {rows_read} rows read")
             deletes = write_position_deletes(cursor, self.head, self._staged, self.request.key, self._folder())
             record = self._record(landing.rows, high, watermark)
             outcome = commit.merge(self.lake.catalog, self.head, schema, landing.files, deletes, record)
-            return self._committed(outcome, landing, rows_read, record)
+            return replace(self._committed(outcome, landing, rows_read, record), nulled=nulled)
         finally:
             cursor.execute(f"DROP TABLE IF EXISTS {self._staged}")
             cursor.close()
@@ -220,22 +301,26 @@ class _Load:
         """The staged delta: a table of the instance's memory database, spilled to disk when it is large."""
         return quote_qualified("memory", "main", f"delta_{self.request.namespace}_{self.request.spec.name}")
 
-    def _stage(self, schema: Schema) -> int:
-        cursor = self._source_cursor()
+    def _stage(self, schema: Schema) -> tuple[int, Mapping[str, int]]:
+        """Read the delta into DuckDB: its rows, and the values that became NULL by column."""
         casts = ", ".join(
             f"{quote_identifier(name)}::{duckdb_type(schema.find_field(name).field_type)} AS {quote_identifier(name)}"
             for name in self.plan.names
         )
-        relation = self.reader.relation(cursor, self._read())
-        try:
-            cursor.execute(f"CREATE OR REPLACE TABLE {self._staged} AS SELECT {casts} FROM {relation}")
-            rows = int(_scalar(cursor, f"SELECT count(*) FROM {self._staged}"))
-            cursor.execute("COMMIT")
-        except Exception as error:
-            raise read_error(self.request.name, error) from error
-        finally:
-            end_read(cursor)
-        return self._stage_one_row_a_key() if rows and self._key_needs_care() else rows
+        read = replace(self._read(), counts=ValueCounts())
+        with self.reader.slots:
+            cursor = self._source_cursor()
+            try:
+                relation = self.reader.relation(cursor, read)
+                cursor.execute(f"CREATE OR REPLACE TABLE {self._staged} AS SELECT {casts} FROM {relation}")
+                rows = int(_scalar(cursor, f"SELECT count(*) FROM {self._staged}"))
+                nulled = read.counts.collect(cursor)
+                cursor.execute("COMMIT")
+            except Exception as error:
+                raise read_error(self.request.name, error) from error
+            finally:
+                end_read(cursor)
+        return (self._stage_one_row_a_key() if rows and self._key_needs_care() else rows), nulled
 
     def _stage_one_row_a_key(self) -> int:
         cursor = self.lake.cursor()
@@ -273,11 +358,12 @@ class _Load:
             record = self.head.record
             return (record.details.get("high") if record else None), self.plan.watermark
         if relation is None:
-            return None, self.plan.safe
+            return None, self.plan.safe or self.plan.settled
         column = f"max({quote_identifier(name.lower())})"
         kind = duckdb_type(next(c.iceberg_type for c in self.plan.columns if c.name == name.lower()))
-        old, safe = (f"CAST({quote_literal(text)} AS {kind})" for text in (self.plan.watermark, self.plan.safe))
-        reached = f"least({column}, {safe})" if self.plan.safe else "NULL"
+        marks = (self.plan.watermark, self.plan.safe, self.plan.settled)
+        old, safe, settled = (f"CAST({quote_literal(text)} AS {kind})" for text in marks)
+        reached = f"least({column}, {safe})" if self.plan.safe else settled
         marks = f"greatest({column}, {old})::VARCHAR, greatest({reached}, {old})::VARCHAR"
         row = self.lake.cursor().execute(f"SELECT {marks} FROM {relation}").fetchall()[0]
         return row[0], row[1]
@@ -325,6 +411,8 @@ class _Load:
             size=0,
             seconds=0.0,
             attempts=1,
+            drift=self.plan.drift,
+            window=_in_words(self.plan.window),
         )
 
     def _land(self, cursor: DuckDBPyConnection, relation: str, schema: Schema) -> Landing:
@@ -351,6 +439,13 @@ def _newest_of_key(request: LoadRequest, relation: str) -> str:
         f"SELECT * FROM {relation} AS candidate "
         f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}candidate::VARCHAR DESC) = 1"
     )
+
+
+def _in_words(window: Window | None) -> str:
+    if window is None:
+        return "all rows"
+    ends = ((">", window.after), (">=", window.since), ("<", window.until))
+    return " and ".join(f"{window.column} {sign} {text}" for sign, text in ends if text is not None) or "all rows"
 
 
 def _same(name: str) -> str:

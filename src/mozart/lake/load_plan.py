@@ -5,8 +5,10 @@ above W that its snapshot shows, so data is never held back by somebody's long t
 is only as high as is safe: below the start of the oldest transaction that may still commit rows behind the snapshot.
 Rows between the two are read again next time and dropped where they equal what raw has.
 
-For a column that is not a time (a sequence, say) no start of a transaction bounds it. There the highest value that one
-load saw becomes the watermark of the next, once every transaction of that time has ended.
+For a column that is not a time (a sequence, say) no start of a transaction bounds it. There a watermark takes two
+loads: the highest value H that one load saw is its high mark, and a later load that begins when every transaction of
+that time has ended leaves H as its watermark, for whatever is at or below H has shown itself to *it*. It reads from
+the older watermark once more; reading from H on would miss a row below H that was committed in between.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pyiceberg.types import DateType, IcebergType, TimestampType, TimestamptzTyp
 from mozart.connectors.base import SourceColumn, SourcePosition, SourceTable, Window
 from mozart.errors import TerminalError
 from mozart.lake.commit import CommitRecord, TableHead
+from mozart.lake.drift import NO_DRIFT, SchemaDrift, take_columns
 from mozart.tenancy.model import TableSpec
 
 LoadMode = Literal["full_refresh", "incremental", "backfill"]
@@ -60,7 +63,11 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """The decision: how to read and what to leave as the record. `reason` says why a full read was chosen."""
+    """The decision: how to read and what to leave as the record. `reason` says why a full read was chosen.
+
+    `safe` bounds the watermark by time; `settled` is a watermark for columns that are no time, once it is one.
+    `read_id` is the same for another run's try of the same read; `load_id` for another try within this run only.
+    """
 
     mode: LoadMode
     reason: str | None
@@ -71,6 +78,9 @@ class LoadPlan:
     details: Mapping[str, str]
     safe: str | None
     may_repeat: bool
+    settled: str | None = None
+    read_id: str = ""
+    drift: SchemaDrift = NO_DRIFT
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,11 +89,15 @@ class LoadPlan:
 
 def plan_load(request: LoadRequest, head: TableHead, table: SourceTable, position: SourcePosition) -> LoadPlan:
     """Decide how to load. TerminalError when tenant.yaml names columns that the source does not have."""
-    columns = _chosen_columns(request, table)
+    accepts_all = request.full_refresh
+    columns, drift = take_columns(
+        request.name, head, _chosen_columns(request, table), request.spec.schema_changes, accepts_all=accepts_all
+    )
+    _check_needed(request, table, columns)
     details = _details(request, table, columns)
     horizon = _horizon(request.spec, position)
     record = head.record
-    watermark = _effective_watermark(record, horizon)
+    watermark = record.watermark if record else None
     mode, reason = _choose_mode(request, record, details, watermark)
     window = _window(request, mode, watermark)
     column = _incremental(request, table)
@@ -97,20 +111,32 @@ def plan_load(request: LoadRequest, head: TableHead, table: SourceTable, positio
         details={**details, "asked_at": position.asked_at.astimezone(UTC).isoformat()},
         safe=_safe_value(column.iceberg_type, horizon, position) if column else None,
         may_repeat=record is not None and record.watermark != record.details.get("high"),
+        settled=_settled_value(record, details, horizon),
+        read_id=_read_id(request, head, [mode, repr(window), details]),
+        drift=drift,
     )
 
 
 def _chosen_columns(request: LoadRequest, table: SourceTable) -> tuple[SourceColumn, ...]:
+    """The columns of tenant.yaml that the source has; one that it lacks is drift, unless the load cannot do without."""
+    if request.spec.columns is None:
+        return table.columns
+    found = {column.name: column for column in table.columns}
+    return tuple(found[name] for name in (name.lower() for name in request.spec.columns) if name in found)
+
+
+def _check_needed(request: LoadRequest, table: SourceTable, columns: Sequence[SourceColumn]) -> None:
     spec = request.spec
-    wanted = [name.lower() for name in spec.columns] if spec.columns else [column.name for column in table.columns]
-    named = {*wanted, *request.key, *([spec.incremental_column.lower()] if spec.incremental_column else [])}
-    missing = sorted((named | {name.lower() for name in request.equals}) - {column.name for column in table.columns})
+    needed = {*request.key, *([spec.incremental_column.lower()] if spec.incremental_column else [])}
+    missing = (needed | {name.lower() for name in request.equals}) - {column.name for column in table.columns}
+    missing |= needed - {column.name for column in columns}
+    if spec.schema_changes == "evolve":
+        missing |= {name.lower() for name in spec.columns or ()} - {column.name for column in table.columns}
     if missing:
         raise TerminalError(
-            f"{request.name}: the source table {table.qualified_name} has no column {', '.join(missing)}; "
+            f"{request.name}: the source table {table.qualified_name} has no column {', '.join(sorted(missing))}; "
             f"correct tenant.yaml or restore the column"
         )
-    return tuple(table.column(name) for name in wanted)
 
 
 def _incremental(request: LoadRequest, table: SourceTable) -> SourceColumn | None:
@@ -180,13 +206,14 @@ def _horizon(spec: TableSpec, position: SourcePosition) -> datetime:
     return oldest - max(lag or timedelta(), _MARGIN)
 
 
-def _effective_watermark(record: CommitRecord | None, horizon: datetime) -> str | None:
-    if record is None:
+def _settled_value(record: CommitRecord | None, details: Mapping[str, str], horizon: datetime) -> str | None:
+    """The high mark of the record in force, if every transaction that ran when it was seen has ended by now."""
+    if record is None or record.details.get("bound") != "none":
         return None
-    asked_at = record.details.get("asked_at")
-    if asked_at and horizon > datetime.fromisoformat(asked_at) and record.details.get("bound") == "none":
-        return record.details.get("high") or record.watermark
-    return record.watermark
+    if any(record.details.get(what) != details[what] for what in ("source", "incremental_column")):
+        return None
+    seen_at = record.details.get("seen_at")
+    return record.details.get("high") if seen_at and horizon > datetime.fromisoformat(seen_at) else None
 
 
 def _safe_value(kind: IcebergType, horizon: datetime, position: SourcePosition) -> str | None:
@@ -222,6 +249,15 @@ def _load_id(request: LoadRequest, head: TableHead, position: SourcePosition, re
     """The same for a second try of the same read on the same head, another for every other load."""
     place = [request.tenant, request.namespace, request.spec.name, request.run_id]
     return _digest([*place, *read, head.snapshot_id, position.asked_at.isoformat()])[:32]
+
+
+def _read_id(request: LoadRequest, head: TableHead, read: Sequence[object]) -> str:
+    """The same for every try of the same read, in this run or another, until the table has a new commit."""
+    place = [request.tenant, request.namespace, request.spec.name, request.spec.unfit_values, request.spec.layout]
+    metadata = head.table.metadata if head.table else None
+    # The sequence number too: it grows with every commit and stays grown after a rollback.
+    at = [str(metadata.table_uuid), getattr(metadata, "last_sequence_number", 0)] if metadata else []
+    return _digest([*place, *read, *at, head.snapshot_id])[:32]
 
 
 def _digest(value: object) -> str:

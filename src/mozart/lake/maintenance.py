@@ -23,16 +23,12 @@ from mozart.lake.delete_pass import DeleteOptions, DeleteResult, remove_deleted_
 from mozart.lake.expiry import ExpiryPolicy, ExpiryResult, expire_snapshots
 from mozart.lake.load_plan import LoadRequest
 from mozart.lake.references import list_tables
-from mozart.lake.session import LakeSession, open_lake
+from mozart.lake.session import COMPACTION_MEMORY, LakeSession, open_lake
 from mozart.lake.sweep import Sweep, SweepPolicy, SweepResult
 from mozart.lake.tenant_run import RunOptions, TenantPlace, load_requests
 from mozart.tenancy.model import Tenant
 
 Progress = Callable[[str], None]
-
-COMPACTION_MEMORY = "128MB"
-"""DuckDB's own limit in a process that compacts, on one thread: 5M rows of 17 columns then took 380 MB in all. With
-more, or on two threads, the process passed 400 MB; what is buffered for reading and writing comes on top of it."""
 
 
 @dataclass(frozen=True)

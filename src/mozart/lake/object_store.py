@@ -30,6 +30,16 @@ class StoredFile:
     modified: datetime
 
 
+@dataclass(frozen=True)
+class StoredUpload:
+    """A multipart upload that was begun and neither completed nor aborted; its parts take room and no listing shows
+    them. `begun` in UTC."""
+
+    path: str
+    number: str
+    begun: datetime
+
+
 class ObjectStore:
     """A client of the lake's store, with the lake's identity. Calls raise TransientError or TerminalError."""
 
@@ -69,6 +79,26 @@ class ObjectStore:
                 for entry in page.get("Contents", ()):
                     if not entry["Key"].endswith("/"):
                         yield StoredFile(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["LastModified"])
+
+    def list_uploads(self, folder: str) -> Iterator[StoredUpload]:
+        """Every unfinished upload below `folder`."""
+        bucket, prefix = split(folder)
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        with _translated(f"listing the uploads to {folder}"):
+            for page in pages:
+                for entry in page.get("Uploads", ()):
+                    # some stores list all uploads of the bucket, whatever the prefix
+                    if entry["Key"].startswith(f"{prefix}/"):
+                        yield StoredUpload(f"s3://{bucket}/{entry['Key']}", entry["UploadId"], entry["Initiated"])
+
+    def abort(self, upload: StoredUpload) -> None:
+        """End an unfinished upload and free its parts; nothing happens when it has ended."""
+        bucket, key = split(upload.path)
+        with _translated(f"aborting the upload of {upload.path}"):
+            try:
+                self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload.number)
+            except self._client.exceptions.NoSuchUpload:
+                return
 
     def delete(self, paths: Sequence[str]) -> dict[str, str]:
         """Delete objects of one bucket or several; what could not be deleted, with the store's reason."""

@@ -207,9 +207,9 @@ def _merge(existing: IcebergType, wanted: IcebergType, path: str, next_id: _Next
         key = _merge(existing.key_type, wanted.key_type, f"{path}.key", next_id)
         value = _merge(existing.value_type, wanted.value_type, f"{path}.value", next_id)
         return MapType(existing.key_id, key, existing.value_id, value, value_required=False)
-    if existing == wanted or _holds(existing, wanted):
+    if existing == wanted or can_hold(existing, wanted):
         return existing
-    if _holds(wanted, existing):
+    if can_hold(wanted, existing):
         return wanted
     raise _IncompatibleError(path, existing, wanted)
 
@@ -227,8 +227,12 @@ def _merge_structs(existing: StructType, wanted: StructType, path: str, next_id:
     return StructType(*fields, *(_new(column, next_id) for column in incoming.values()))
 
 
-def _holds(wide: IcebergType, narrow: IcebergType) -> bool:
-    """Whether every value of `narrow` is one of `wide`, by a widening that Iceberg allows in place."""
+def can_hold(wide: IcebergType, narrow: IcebergType) -> bool:
+    """Whether every value of `narrow` is one of `wide`: by a widening that Iceberg allows in place, or as they are."""
+    if isinstance(wide, ListType) and isinstance(narrow, ListType):
+        return can_hold(wide.element_type, narrow.element_type)
+    if str(wide) == str(narrow):
+        return True
     if isinstance(wide, LongType):
         return isinstance(narrow, IntegerType)
     if isinstance(wide, DoubleType):

@@ -20,6 +20,16 @@ from mozart.engine.duckdb import Limits, connect
 from mozart.lake.catalog_client import translated
 from mozart.lake.duckdb_errors import duckdb_translated
 from mozart.lake.lakehouse import Lakehouse
+from mozart.sql import quote_literal
+
+_LARGEST_FILE = "50GB"
+"""DuckDB uploads in parts of a 10,000th of it. At its default of 800 GB each part takes 80 MB, several at a time,
+beside its memory limit; landing files are 256 MB."""
+
+
+COMPACTION_MEMORY = "128MB"
+"""DuckDB's own limit in a process that compacts, on one thread: 5M rows of 17 columns then took 380 MB in all. With
+more, or on two threads, the process passed 400 MB; what is buffered for reading and writing comes on top of it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ def open_lake(
                 lakehouse=lakehouse, extensions=extensions, extension_folder=extension_folder, limits=limits
             )
         stack.callback(connection.close)
+        connection.execute(f"SET s3_uploader_max_filesize = {quote_literal(_LARGEST_FILE)}")
         with translated(opening):
             catalog = lakehouse.catalog()
         yield LakeSession(lakehouse, catalog, connection)

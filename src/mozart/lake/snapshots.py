@@ -32,7 +32,8 @@ from pyiceberg.manifest import (
     ManifestWriter,
     ManifestWriterV2,
 )
-from pyiceberg.table import Transaction, _parquet_files_to_data_files
+from pyiceberg.table import Table, Transaction, _parquet_files_to_data_files
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
 from pyiceberg.table.update.snapshot import _FastAppendFiles
 from pyiceberg.typedef import EMPTY_DICT, Record
@@ -73,6 +74,25 @@ class Change:
     keeps_rows: bool = False
     """The rows stay the same (compaction): the snapshot is marked `replace`, and readers of changes may skip it."""
     properties: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class LoadTransaction(Transaction):
+    """A transaction on an existing table that works out its metadata once per change.
+
+    pyiceberg's own copies the whole metadata, every snapshot in it, whenever it is looked at: 17 times a commit, 0.06
+    CPU s at 60 snapshots. Nobody changes what is handed out.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._worked_out: tuple[int, TableMetadata] | None = None
+        super().__init__(table)
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        staged = len(self._updates)
+        if self._worked_out is None or self._worked_out[0] != staged:
+            self._worked_out = (staged, super().table_metadata)
+        return self._worked_out[1]
 
 
 class LoadSnapshot(_FastAppendFiles):
@@ -217,18 +237,13 @@ def _live_rows(file: DataFile) -> int:
 
 def _count_marked(io: FileIO, delete_files: Sequence[str], data_files: Sequence[str]) -> int:
     """How many rows of `data_files` the position deletes in `delete_files` name, each once."""
-    paths = pa.array(data_files, pa.string())
-    marked: list[pa.Table] = []
+    kinds = pa.schema([("file_path", pa.string()), ("pos", pa.int64())])
+    marked = [kinds.empty_table()]
     for path in delete_files:
         with io.new_input(path).open() as stream:
-            found = pq.read_table(cast(Any, stream), columns=["file_path", "pos"])
-        marked.append(found.filter(pc.is_in(found["file_path"], value_set=paths)).select(["file_path", "pos"]))
-    if not marked:
-        return 0
-    kinds = pa.schema([("file_path", pa.string()), ("pos", pa.int64())])
-    return (
-        pa.concat_tables([table.cast(kinds) for table in marked]).group_by(["file_path", "pos"]).aggregate([]).num_rows
-    )
+            found = pq.read_table(cast(Any, stream), columns=kinds.names)
+        marked.append(found.cast(kinds).filter(pc.field("file_path").isin(list(data_files))))
+    return pa.concat_tables(marked).group_by(kinds.names).aggregate([]).num_rows
 
 
 def describe_data_files(transaction: Transaction, io: FileIO, refs: Iterable[DataFileRef]) -> list[DataFile]:

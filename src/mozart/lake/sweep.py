@@ -1,6 +1,7 @@
 """The sweep: deletes files of one tenant that no snapshot of its tables can reach.
 
-What is deleted must be all of this: it lies below the tenant's landing prefix or in the metadata or data folder of one
+Unfinished multipart uploads to the same places, begun before the grace period, are aborted. What is deleted must be
+all of this: it lies below the tenant's landing prefix or in the metadata or data folder of one
 of its tables, where Mozart and Iceberg writers put files; it is of a kind they write; it is older than the grace
 period; and no snapshot, metadata file or metadata log of any of the tenant's tables names it.
 
@@ -60,7 +61,8 @@ class SweepPolicy:
 class SweepResult:
     """What a sweep found and did. Sizes in bytes; `kinds` counts orphans by what they are (landing, data, manifest,
     metadata, statistics); `young` are unreachable or not yet committed files within the grace period and all others
-    that are not old enough to be looked at; `examples` are some of the orphans' paths; `notes` what was left alone."""
+    that are not old enough to be looked at; `examples` are some of the orphans' paths; `uploads` those begun before
+    the grace period and never completed; `notes` what was left alone."""
 
     listed: int
     young: int
@@ -70,6 +72,7 @@ class SweepResult:
     examples: tuple[str, ...] = ()
     deleted: int = 0
     deleted_size: int = 0
+    uploads: int = 0
     failed: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
 
@@ -79,6 +82,7 @@ class SweepResult:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items())) or "none"
         text = f"{self.listed} files, {self.orphans} orphans ({kinds}; {self.orphan_size} bytes)"
         text += f", {self.deleted} deleted ({self.deleted_size} bytes)"
+        text += f", {self.uploads} unfinished uploads" if self.uploads else ""
         return f"{text}, {len(self.failed)} could not be deleted" if self.failed else text
 
 
@@ -170,6 +174,7 @@ class Sweep:
             orphans=len(orphans),
             orphan_size=sum(orphan.file.size for orphan in orphans),
             kinds=dict(Counter(orphan.kind for orphan in orphans)),
+            uploads=self._abort_uploads(now, dry_run=dry_run),
             examples=tuple(orphan.file.path for orphan in orphans[:_SHOWN]),
             notes=tuple(self._notes),
         )
@@ -275,6 +280,18 @@ class Sweep:
                 continue  # dropped in between: what it needed stays in the books of this sweep
             if known is None or table.metadata_location != known.metadata_location:
                 references[identifier] = references_of(identifier, table)
+
+    def _abort_uploads(self, now: datetime, *, dry_run: bool) -> int:
+        """End what a killed writer began to upload; no snapshot can name an object that was never completed."""
+        old = [
+            upload
+            for folder in self._folders()
+            for upload in self._store.list_uploads(folder.uri)
+            if upload.begun < now - self._policy.grace
+        ]
+        for upload in () if dry_run else old:
+            self._store.abort(upload)
+        return len(old)
 
     # -- the note -----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ name that the tenant does not have is refused with the names it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,14 @@ from typing import Self
 from mozart.connectors.base import SourceConnection, SourceReader
 from mozart.connectors.registry import create_connector
 from mozart.errors import ConfigurationError, Problem
+from mozart.lake.catalog_client import translated
+from mozart.lake.commit import Identifier
+from mozart.lake.compaction import DEFAULT_POLICY, CompactionResult, compact_after_load
+from mozart.lake.extract import OnRows
 from mozart.lake.lakehouse import Lakehouse
-from mozart.lake.load import LoadResult, load_table
+from mozart.lake.load import LoadResult, Progress, load_table
 from mozart.lake.load_plan import LoadRequest
-from mozart.lake.session import LakeSession, open_lake
+from mozart.lake.session import COMPACTION_MEMORY, LakeSession, open_lake
 from mozart.tenancy.model import TableSpec, Tenant
 from mozart.tenancy.names import Namespaces
 
@@ -58,6 +62,7 @@ class TenantRun:
         self._stack = ExitStack()
         self._reader: SourceReader | None = None
         self._lake: LakeSession | None = None
+        self._committed: dict[Identifier, None] = {}
 
     def __enter__(self) -> Self:
         """Open the source and the lake. Raises TransientError or TerminalError naming the one that refuses."""
@@ -79,20 +84,45 @@ class TenantRun:
                 extension_folder=extension_folder,
             )
         )
-        self._lake.catalog.create_namespace_if_not_exists(self.place.namespaces.raw)
+        with translated(f"making namespace {self.place.namespaces.raw}"):
+            self._lake.catalog.create_namespace_if_not_exists(self.place.namespaces.raw)
         self._reader = self._stack.enter_context(connector.open())
         self._reader.attach(self._lake.connection)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._reader = self._lake = None
         self._stack.close()
 
-    def load(self, request: LoadRequest, progress: Callable[[str], None]) -> LoadResult:
-        """Load one table of this run."""
+    def load(self, request: LoadRequest, progress: Progress, on_rows: OnRows | None = None) -> LoadResult:
+        """Load one table of this run; `on_rows` is told how far a table is that is read in parts."""
         if self._reader is None or self._lake is None:
             raise RuntimeError("the run is not open")
-        return load_table(request, self._reader, self._lake, progress)
+        result = load_table(request, self._reader, self._lake, progress, on_rows=on_rows, compaction=None)
+        if result.status == "committed":
+            self._committed[request.namespace, request.spec.name] = None
+        return result
+
+    def compact_loaded(self, progress: Progress) -> tuple[CompactionResult, ...]:
+        """Compact the tables this run committed whose files have piled up; call it when the last one is loaded.
+
+        The source and its snapshot are let go before, and so is the memory of loading: no table can be loaded after
+        it. Never raises for a table; what kept one from compacting is told by `progress`.
+        """
+        self._close()
+        if not self._committed:
+            return ()
+        scratch = self._state / "scratch" / f"{self.run_id}-compaction"
+        with open_lake(self.place.lakehouse, scratch=scratch, memory=COMPACTION_MEMORY, threads=1) as lake:
+            results = [
+                compact_after_load(lake, table, run_id=self.run_id, policy=DEFAULT_POLICY, progress=progress)
+                for table in self._committed
+            ]
+        return tuple(result for result in results if result is not None)
 
 
 def load_requests(tenant: Tenant, place: TenantPlace, options: RunOptions, run_id: str) -> tuple[LoadRequest, ...]:

@@ -58,6 +58,7 @@ class LockedState:
     strategy: Strategy
     definition_hash: str
     generation: int
+    row_count: int
     keyed_sources: list[str]
     key_type: str | None
     server_identity: str
@@ -122,6 +123,8 @@ def view_transaction(
         "idle_in_transaction_session_timeout": "60s",
         "client_connection_check_interval": "1s",
         "work_mem": "64MB",
+        # A few hundred keys are looked up by index; the default makes the planner read whole tables instead.
+        "random_page_cost": "1.1",
         "maintenance_work_mem": "256MB",
     }
     tables = [quote_qualified(source_schema, table) for table in view.sources]
@@ -181,9 +184,11 @@ def close_skipped(connection: Connection, attempt: int, request: Request, reason
     return _outcome(connection.execute(_SKIP, {"id": attempt, "reason": reason}).fetchone())
 
 
-def close_failed(database: OlapDatabase, attempt: int, request: Request, error: BaseException) -> Outcome | None:
+def close_failed(
+    database: OlapDatabase, attempt: int, request: Request, error: psycopg.Error | MozartError
+) -> Outcome | None:
     """Record a failure on a connection of its own; returns the outcome when the attempt had in truth committed."""
-    reason = " ".join(str(error).split())[:1000] or type(error).__name__
+    reason = str(failure(error, request.view.name))[:1000]
     with contextlib.suppress(MozartError, psycopg.Error), closing(database.connect()) as connection:
         if connection.execute(_FAIL, {"id": attempt, "reason": reason}).rowcount == 0:
             row = connection.execute(_READ, {"id": attempt}).fetchone()
@@ -217,7 +222,7 @@ def failure(error: psycopg.Error | MozartError, view: str) -> MozartError:
 def _breaks_increments(error: BaseException) -> str | None:
     """Why the next refresh must compute everything: the kept contributions do not fit the view any more."""
     cause = error.__cause__ or error
-    return "a difference could not be applied" if isinstance(cause, pg.IntegrityConstraintViolation) else None
+    return "a difference could not be applied" if isinstance(cause, psycopg.IntegrityError) else None
 
 
 def _outcome(row: tuple[Any, ...] | None) -> Outcome:
@@ -227,8 +232,8 @@ def _outcome(row: tuple[Any, ...] | None) -> Outcome:
 
 
 _LOCK_STATE = f"""
-SELECT s.strategy, s.definition_hash, s.generation, s.keyed_sources, s.key_type, s.server_identity,
-    s.source_signature, s.recompute_reason, s.ms_per_key, s.recompute_ms,
+SELECT s.strategy, s.definition_hash, s.generation, coalesce(s.row_count, 0), s.keyed_sources, s.key_type,
+    s.server_identity, s.source_signature, s.recompute_reason, s.ms_per_key, s.recompute_ms,
     extract(epoch FROM clock_timestamp() - s.last_refreshed_at)::float8,
     EXISTS (SELECT FROM {_SCHEMA}.paused_view p WHERE p.view = s.name),
     EXISTS (SELECT FROM {_SCHEMA}.refresh_history h WHERE h.sync_id = %(sync)s AND h.view = s.name

@@ -118,10 +118,11 @@ def transaction(
 
 def translate(error: psycopg.Error, what: str) -> MozartError:
     """A driver's error as ours: lost connections, locks and shortages are transient, broken data is DataQuality."""
-    text = " ".join(str(error).split())
+    # Never the detail: it shows the row that failed.
+    text = " ".join((error.diag.message_primary or str(error)).split())
     if isinstance(error, pg.InsufficientPrivilege):
         return ConfigurationError(f"{what}: {text}; give the login of MOZART_OLAP_USERNAME that right")
-    if isinstance(error, pg.IntegrityConstraintViolation | pg.CardinalityViolation | pg.DataException):
+    if isinstance(error, psycopg.IntegrityError | psycopg.DataError | pg.CardinalityViolation):
         return DataQualityError(f"{what}: {text}")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return TransientError(f"{what}: {text}")

@@ -19,6 +19,8 @@ from mozart.olap.view_sql import full_query
 from mozart.sql import quote_qualified
 
 _EXACT = frozenset(("smallint", "integer", "bigint", "numeric"))
+# Types whose text is the same in every session, for the log keeps keys as text.
+_KEYS = frozenset((*_EXACT, "uuid", "text", "character varying", "character"))
 # Stable functions whose answer depends on the moment or the session; every volatile one is refused anyway.
 _UNSTABLE = ("now", "transaction_timestamp", "statement_timestamp", "current_setting", "current_schema", "current_user")
 
@@ -128,6 +130,9 @@ def _key_problems(view: View, definition: Definition, sources: Mapping[str, Sour
     if per not in definition.rows:
         yield Problem(file, "per", f"view.sql has no column {per!r}; it has {', '.join(definition.rows)}")
         return
+    kind = definition.rows[per].partition("(")[0]
+    if kind not in _KEYS:
+        yield Problem(file, "per", f"{per} is {kind}; changes are followed by {', '.join(sorted(_KEYS))}")
     keyed = [table for table in view.sources if table in sources and per in sources[table].columns]
     if not keyed:
         yield Problem(file, "per", f"no table of sources has a column {per!r}, so no change could be followed by it")

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 from psycopg import errors as pg
@@ -30,7 +31,7 @@ from mozart.olap.model import View
 from mozart.olap.reader_role import ensure_reader, require_views_only
 from mozart.olap.registry import ViewRegistry
 from mozart.olap.state_schema import CREATE_STATE
-from mozart.olap.tracking import Tracked, fingerprint, plan_tracking, trigger_names, trigger_statements
+from mozart.olap.tracking import PREFIX, Tracked, fingerprint, plan_tracking, trigger_names, trigger_statements
 from mozart.sql import quote_identifier, quote_literal, quote_qualified
 
 OLDEST_SERVER = 170000
@@ -50,10 +51,11 @@ class InstallReport:
 
 @dataclass(frozen=True)
 class _Following:
-    """The view's tables that have its key column, and that column's type."""
+    """The view's tables that have its key column, that column's type, and the schema it is in up to now."""
 
     keyed: list[str]
     key_type: str | None
+    old_schema: str
 
 
 def install(database: OlapDatabase, registry: ViewRegistry) -> InstallReport:
@@ -63,12 +65,14 @@ def install(database: OlapDatabase, registry: ViewRegistry) -> InstallReport:
             _require_server(connection)
             _create_state(connection, database, registry)
             definitions, sources = _checked(connection, database, registry)
-            tracked = _track(connection, database, registry, definitions, sources)
+            tracking = _plan(database, registry, definitions, sources)
+            tracked = _track(connection, tracking)
             done = {
                 view.name: _install_view(database, connection, view, definitions[view.name], sources)
                 for view in registry.views
             }
             removed = _remove_others(connection, registry)
+            _untrack_others(connection, database.source_schema, tracking)
             require_views_only(
                 connection, database.reader_role, [(view.schema_name, view.name) for view in registry.views]
             )
@@ -131,24 +135,41 @@ def _checked(
     return definitions, sources
 
 
-def _track(
-    connection: Connection,
+def _plan(
     database: OlapDatabase,
     registry: ViewRegistry,
     definitions: dict[str, Definition],
     sources: dict[str, SourceInfo],
-) -> tuple[str, ...]:
-    plan = plan_tracking(
+) -> list[Tracked]:
+    return plan_tracking(
         database.source_schema,
         {view.name: (view.sources, view.per) for view in registry.views},
         {table: info.columns for table, info in sources.items()},
         _read_columns(database.source_schema, definitions.values()),
         {table: info.rows for table, info in sources.items()},
     )
+
+
+def _track(connection: Connection, plan: list[Tracked]) -> tuple[str, ...]:
+    """Make the triggers that are missing or would differ; returns what they follow."""
     changed = [tracked for tracked in plan if not _is_tracked(connection, tracked)]
     for tracked in changed:
-        _create_triggers(connection, tracked)
+        _with_short_locks(connection, tracked.table, partial(_create_triggers, connection, tracked))
     return tuple(f"{tracked.table} by {tracked.key or 'any change'}" for tracked in changed)
+
+
+def _untrack_others(connection: Connection, schema: str, plan: list[Tracked]) -> None:
+    """Drop triggers that no view needs any more, and their functions; writers pay for none of them then."""
+    wanted = {(tracked.table, name) for tracked in plan for name in trigger_names(tracked)}
+    found = connection.execute(
+        "SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND starts_with(t.tgname, %s)",
+        (schema, PREFIX),
+    ).fetchall()
+    for table, name in found:
+        if (str(table), str(name)) not in wanted:
+            drop = partial(_drop_trigger, connection, quote_qualified(schema, str(table)), str(name))
+            _with_short_locks(connection, str(table), drop)
 
 
 def _read_columns(schema: str, definitions: Iterable[Definition]) -> dict[str, frozenset[str] | None]:
@@ -174,36 +195,47 @@ def _is_tracked(connection: Connection, tracked: Tracked) -> bool:
 
 
 def _create_triggers(connection: Connection, tracked: Tracked) -> None:
-    """In one short transaction; CREATE TRIGGER waits for writers, so it gives up quickly and comes again."""
+    for statement in trigger_statements(tracked):
+        connection.execute(statement.encode())
+    for name in trigger_names(tracked):
+        function = quote_qualified(STATE_SCHEMA, name)
+        connection.execute(
+            f"COMMENT ON FUNCTION {function}() IS {quote_literal(fingerprint(tracked))};"
+            f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC".encode()
+        )
+
+
+def _drop_trigger(connection: Connection, table: str, name: str) -> None:
+    connection.execute(f"DROP TRIGGER {quote_identifier(name)} ON {table}".encode())
+    connection.execute(f"DROP FUNCTION IF EXISTS {quote_qualified(STATE_SCHEMA, name)}()".encode())
+
+
+def _with_short_locks(connection: Connection, table: str, action: Callable[[], None]) -> None:
+    """Run `action` in a short transaction; its DDL waits for writers, so it gives up quickly and comes again."""
     for _ in range(_LOCK_TRIES):
         try:
             with transaction(connection, settings={"lock_timeout": "300ms", "client_min_messages": "warning"}):
-                for statement in trigger_statements(tracked):
-                    connection.execute(statement.encode())
-                for name in trigger_names(tracked):
-                    function = quote_qualified(STATE_SCHEMA, name)
-                    connection.execute(
-                        f"COMMENT ON FUNCTION {function}() IS {quote_literal(fingerprint(tracked))};"
-                        f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC".encode()
-                    )
+                action()
             return
         except (pg.LockNotAvailable, pg.DeadlockDetected):
             time.sleep(random.uniform(0.1, 0.4))  # noqa: S311 - lets writers pass
-    raise TransientError(f"table {tracked.table} is written without a pause; end long transactions and run it again")
+    raise TransientError(f"table {table} is written without a pause; end long transactions and run it again")
 
 
 def _install_view(
     database: OlapDatabase, connection: Connection, view: View, definition: Definition, sources: dict[str, SourceInfo]
 ) -> str:
     row = connection.execute(
-        f"SELECT definition_hash, strategy FROM {_SCHEMA}.view_state WHERE name = %s".encode(), (view.name,)
+        f"SELECT definition_hash, strategy, schema_name FROM {_SCHEMA}.view_state WHERE name = %s".encode(),
+        (view.name,),
     ).fetchone()
     if row and (row[0], row[1]) == (view.definition_hash, view.strategy) and relation.is_complete(connection, view):
         connection.execute(f"GRANT SELECT ON {_relation(view)} TO {quote_identifier(database.reader_role)}".encode())
         return "unchanged"
     what = "created" if row is None else "replaced" if row[0] != view.definition_hash else "switched"
     keyed = [table for table in view.sources if view.per in sources[table].columns]
-    _build_view(database, connection, view, _Following(keyed, definition.rows.get(view.per or "")))
+    old_schema = str(row[2]) if row else view.schema_name
+    _build_view(database, connection, view, _Following(keyed, definition.rows.get(view.per or ""), old_schema))
     return what
 
 
@@ -239,6 +271,8 @@ def _try_build(database: OlapDatabase, connection: Connection, view: View, follo
         relation.build(connection, view, reader_role=database.reader_role)
         spent = (time.perf_counter() - started) * 1000
         relation.exchange(connection, view)
+        if follow.old_schema != view.schema_name:
+            relation.drop(connection, follow.old_schema, view.name)
         values = {
             "name": view.name,
             "schema": view.schema_name,

@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -116,7 +116,7 @@ def _moment(text: str | None, otherwise: datetime) -> datetime:
 
 
 class EventListener:
-    """One listener. Safe beside others, safe to kill at any point. `seconds` of the class are for tests to shorten."""
+    """One listener. Safe beside others, safe to kill at any point. `views` gives the registry where it may change."""
 
     def __init__(
         self,
@@ -129,9 +129,11 @@ class EventListener:
         grace_seconds: float = GRACE_SECONDS,
         reclaim_idle_seconds: float = RECLAIM_IDLE_SECONDS,
         consumer: str | None = None,
+        views: Callable[[], ViewRegistry] | None = None,
     ) -> None:
         self._database = database
         self._registry = registry
+        self._views = views or (lambda: registry)
         self._stream = stream
         self._announce = announce
         self._handover = handover or Handover()
@@ -168,9 +170,15 @@ class EventListener:
         self._stream.ensure()
         self.check_identity(connection)
         self.handle(connection, self._batch)  # what was read before the database or Redis went away
+        known = {view.name for view in self._registry.views}
         for state in read_states(connection):
             # A mark that this process knows nothing of: of a listener that is gone, or of a lost stream.
-            if state.dirty_since and not state.paused and state.name not in self.debouncer.windows:
+            if (
+                state.name in known
+                and state.dirty_since
+                and not state.paused
+                and state.name not in self.debouncer.windows
+            ):
                 self._count(state.name, 0)
 
     def _serve(self, connection: Connection, stop: threading.Event, log: Log) -> None:
@@ -179,6 +187,7 @@ class EventListener:
         while not stop.is_set():
             batch = self._gather(stop)
             if time.monotonic() - upkeep >= min(_UPKEEP_SECONDS, self._reclaim_idle_seconds):
+                self._registry = self._views()
                 self.check_identity(connection)
                 for entry in self._stream.reclaim(self.consumer, self._reclaim_idle_seconds, BATCH):
                     batch.take(entry, self._registry)
@@ -224,6 +233,8 @@ class EventListener:
         self._batch = _Batch()
 
     def _count(self, name: str, events: int) -> None:
+        if not self._knows(name):
+            return
         view = self._registry.get(name)
         self.debouncer.add(
             name,
@@ -246,7 +257,7 @@ class EventListener:
             self._end_window(view, states.get(view), log)
 
     def _end_window(self, name: str, state: ViewState | None, log: Log) -> None:
-        if state is None or not state.installed or state.paused or not _is_changed(state):
+        if not self._knows(name) or state is None or not state.installed or state.paused or not _is_changed(state):
             self.debouncer.close(name)
             self._handover.forget(name)
             return
@@ -259,6 +270,10 @@ class EventListener:
             self.debouncer.postpone(name, now + _TURN_PAUSE)
         else:
             self._announce_now(name, state, log)
+
+    def _knows(self, name: str) -> bool:
+        """Whether the view is still in `views/`; one that left while its window was open is nobody's any more."""
+        return any(view.name == name for view in self._registry.views)
 
     def _announce_now(self, name: str, state: ViewState, log: Log) -> None:
         window = self.debouncer.close(name)
@@ -301,6 +316,8 @@ class EventListener:
             return
         table = quote_qualified(STATE_SCHEMA, "event_stream")
         with connection.transaction():
+            # Listeners that start together would make the table together, which IF NOT EXISTS does not bear.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('mozart:event_stream', 0))")
             connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {table} (name text PRIMARY KEY, identity text NOT NULL,"
                 " seen_at timestamptz NOT NULL)".encode()
@@ -345,11 +362,3 @@ def _seconds_to_interval(view: View, state: ViewState) -> float:
     if state.last_refreshed_at is None:
         return 0.0
     return view.min_interval_seconds - (datetime.now(UTC) - state.last_refreshed_at).total_seconds()
-
-
-def take_entries(entries: Sequence[Entry], registry: ViewRegistry) -> _Batch:
-    """Entries sorted for `EventListener.handle`."""
-    batch = _Batch()
-    for entry in entries:
-        batch.take(entry, registry)
-    return batch

@@ -82,10 +82,11 @@ def _maintain(connection: Connection, view: View, state: LockedState, why: str |
         work = recompute(connection, view)
         return replace(work, rows=count_rows(connection, view), reason=why)
     work = _apply(connection, view, state, changes)
-    if is_full:
-        checked = recompute(connection, view)
-        work = replace(work, drift_rows=checked.changed_rows, recompute_ms=checked.recompute_ms)
-    return replace(work, rows=count_rows(connection, view))
+    if not is_full:
+        return work
+    checked = recompute(connection, view)
+    rows = count_rows(connection, view)
+    return replace(work, rows=rows, drift_rows=checked.changed_rows, recompute_ms=checked.recompute_ms)
 
 
 def read_changes(connection: Connection, view: View, state: LockedState) -> Changes:
@@ -128,13 +129,17 @@ def count_rows(connection: Connection, view: View) -> int:
 
 def _apply(connection: Connection, view: View, state: LockedState, changes: Changes) -> Work:
     if not changes.count:
-        return Work(rows=0, changed_rows=0)
+        return Work(rows=state.row_count, changed_rows=0)
     started = time.perf_counter()
     statement = apply_changes(view, state.key_type or "text")
     row = connection.execute(statement.encode(), {"keys": changes.keys}).fetchone()
     spent = (time.perf_counter() - started) * 1000
-    changed = sum(int(count) for count in row or ())
-    return Work(rows=0, changed_rows=changed, ms_per_key=_learned(spent, changes.count, state))
+    inserted, updated, deleted = row or (0, 0, 0)
+    return Work(
+        rows=state.row_count + int(inserted) - int(deleted),
+        changed_rows=int(inserted) + int(updated) + int(deleted),
+        ms_per_key=_learned(spent, changes.count, state),
+    )
 
 
 def _learned(spent_ms: float, keys: int, state: LockedState) -> float | None:

@@ -63,6 +63,7 @@ class View(BaseModel):
     debounce_max_wait_seconds: float = 60.0
     lag_target_seconds: float
     timeout_seconds: float
+    step_name: str | None = None
     sql: str
 
     @property

@@ -33,18 +33,22 @@ def ensure_reader(connection: Connection, role: str, schemas: Sequence[str]) -> 
 
 
 def require_views_only(connection: Connection, role: str, views: Sequence[tuple[str, str]]) -> None:
-    """ConfigurationError naming every other relation that the role can select from."""
-    found = connection.execute(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
-        " AND n.nspname NOT LIKE 'pg\\_%%' AND has_schema_privilege(%(role)s, n.oid, 'USAGE')"
-        " AND (has_table_privilege(%(role)s, c.oid, 'SELECT')"
-        " OR has_any_column_privilege(%(role)s, c.oid, 'SELECT')) ORDER BY 1, 2",
-        {"role": role},
-    ).fetchall()
+    """ConfigurationError naming every other relation that the role can select from; extensions' own are theirs."""
+    found = connection.execute(_READABLE, {"role": role}).fetchall()
     extra = [f"{schema}.{name}" for schema, name in found if (str(schema), str(name)) not in set(views)]
     if extra:
         raise ConfigurationError(
             f"role {role} could read {', '.join(extra)}, which are no views of the OLAP layer; run: REVOKE SELECT ON"
             f" {', '.join(extra)} FROM PUBLIC, {role}"
         )
+
+
+_READABLE = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    AND n.nspname NOT LIKE 'pg\\_%%' AND has_schema_privilege(%(role)s, n.oid, 'USAGE')
+    AND NOT EXISTS (SELECT FROM pg_depend e
+        WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+    AND (has_table_privilege(%(role)s, c.oid, 'SELECT') OR has_any_column_privilege(%(role)s, c.oid, 'SELECT'))
+ORDER BY 1, 2
+"""

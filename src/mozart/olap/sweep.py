@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from mozart.errors import MozartError, TransientError
+from mozart.errors import MozartError
 from mozart.olap.attempt import LOCK_KEY
 from mozart.olap.cache import ViewCache, invalidate
-from mozart.olap.database import Connection, OlapDatabase
+from mozart.olap.database import Connection, OlapDatabase, translate
 from mozart.olap.model import View
 from mozart.olap.refresh import SyncResult, refresh_view
 from mozart.olap.registry import ViewRegistry
@@ -118,7 +118,10 @@ class Handover:
 
 
 class Sweep:
-    """The sweeps of one process. Several processes may sweep: the database lets one refresh a view at a time."""
+    """The sweeps of one process. Several processes may sweep: the database lets one refresh a view at a time.
+
+    `views` gives the registry anew for each sweep, where it may change.
+    """
 
     def __init__(
         self,
@@ -128,12 +131,14 @@ class Sweep:
         *,
         handover: Handover | None = None,
         grace_seconds: float = GRACE_SECONDS,
+        views: Callable[[], ViewRegistry] | None = None,
     ) -> None:
         self._database = database
         self._registry = registry
         self._cache = cache
         self._handover = handover or Handover()
         self._grace_seconds = grace_seconds
+        self._views = views or (lambda: registry)
         self._failures: dict[str, tuple[int, float]] = {}
 
     def run(self, stop: threading.Event, log: Log, *, seconds: float = SWEEP_SECONDS) -> None:
@@ -154,6 +159,7 @@ class Sweep:
 
     def run_once(self, *, patient: bool = True) -> SweepReport:
         """One sweep; without `patient`, also of what events or their runs will bring. TransientError: no database."""
+        self._registry = self._views()
         try:
             with self._database.connect() as connection:
                 killed = len(close_killed_attempts(connection))
@@ -163,8 +169,8 @@ class Sweep:
                 left = [view for view in due if view in busy or (patient and self._is_left(view, states[view.name]))]
                 refreshed, failed = self._refresh([view for view in due if view not in left])
                 repaired, cache_problem = self._repair(connection)
-        except psycopg.OperationalError as error:
-            raise TransientError(f"sweep: the database does not answer: {' '.join(str(error).split())}") from error
+        except psycopg.Error as error:
+            raise translate(error, "sweep") from error
         return SweepReport(
             tuple(refreshed), failed, tuple(view.name for view in left), killed, tuple(repaired), cache_problem
         )

@@ -40,7 +40,7 @@ _COMPARED_AS_THEY_ARE = frozenset(
         *("timestamp without time zone", "timestamp with time zone", "text", "character varying", "character", "enum"),
     )
 )
-_COMPARED_BY = {"real": "float4send({})", "double precision": "float8send({})"}
+_COMPARED_BY = {"real": "pg_catalog.float4send({})", "double precision": "pg_catalog.float8send({})"}
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,24 @@ class Tracked:
 
 
 def trigger_statements(tracked: Tracked) -> Iterator[str]:
-    """CREATE FUNCTION and CREATE TRIGGER statements, each to be run once in the install's transaction."""
+    """CREATE FUNCTION and CREATE TRIGGER statements, each to be run once in the install's transaction.
+
+    The functions run as their owner, so that writers need no right on the log. Every name in them is qualified, which
+    is as safe as a fixed search_path and saves each write the cost of setting it.
+    """
     table = quote_qualified(tracked.schema, tracked.table)
     for event, transition, body in (
         ("INSERT", "NEW TABLE AS new_rows", _log(tracked, "new_rows")),
         ("DELETE", "OLD TABLE AS old_rows", _log(tracked, "old_rows")),
         ("UPDATE", "OLD TABLE AS old_rows NEW TABLE AS new_rows", _log_update(tracked)),
-        ("TRUNCATE", "", f"    {_insert(tracked)} VALUES ({_tag(tracked)}, NULL);"),
+        ("TRUNCATE", "", f"    {_log_everything(tracked)}"),
     ):
         name = trigger_name(tracked, event)
         function = quote_qualified(STATE_SCHEMA, name)
         yield (
-            f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-            f" SET search_path = pg_catalog, pg_temp AS $mozart$\nBEGIN\n{body}\n    RETURN NULL;\nEND $mozart$"
+            f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $mozart$\n"
+            "DECLARE\n    logged bigint;\n    old_key text;\n    new_key text;\n    differs boolean;\n"
+            f"BEGIN\n{body}\n    RETURN NULL;\nEND $mozart$"
         )
         referencing = f" REFERENCING {transition}" if transition else ""
         yield f"DROP TRIGGER IF EXISTS {quote_identifier(name)} ON {table}"
@@ -147,45 +152,72 @@ def _compared(columns: Mapping[str, Column], read: frozenset[str] | None, key: s
 
 
 def _log(tracked: Tracked, rows: str) -> str:
+    """Log a key for each row; keys may repeat, for telling them apart costs a one-row write more than it saves."""
     if tracked.key is None:
-        return f"    IF EXISTS (SELECT FROM {rows}) THEN {_insert(tracked)} VALUES ({_tag(tracked)}, NULL); END IF;"
-    key = quote_identifier(tracked.key)
-    statement = f"{_insert(tracked)} SELECT DISTINCT {_tag(tracked)}, {key}::text FROM {rows};"
-    return _unless_bulk(tracked, rows, statement)
+        return f"    IF EXISTS (SELECT FROM {rows}) THEN {_log_everything(tracked)} END IF;"
+    return _unless_bulk(tracked, f"SELECT {_tag(tracked)}, {_key(tracked)} FROM {rows}")
 
 
 def _log_update(tracked: Tracked) -> str:
     if tracked.columns is None:
-        return _log_every_update(tracked)
-    compared = (
-        ", ".join(_COMPARED_BY.get(c.type, "{}").format(quote_identifier(c.name)) for c in tracked.columns) or "true"
-    )
-    key = f"{quote_identifier(tracked.key)}::text" if tracked.key else "NULL::text"
-    before, after = f"SELECT {key} AS key, {compared} FROM old_rows", f"SELECT {key} AS key, {compared} FROM new_rows"
-    statement = (
-        f"{_insert(tracked)} SELECT DISTINCT {_tag(tracked)}, key FROM ("
-        f"({before} EXCEPT ALL {after}) UNION ALL ({after} EXCEPT ALL {before})) AS differing;"
-    )
-    return _unless_bulk(tracked, "new_rows", statement)
-
-
-def _log_every_update(tracked: Tracked) -> str:
-    if tracked.key is None:
-        return _log(tracked, "new_rows")
-    key = quote_identifier(tracked.key)
-    statement = (
-        f"{_insert(tracked)} SELECT {_tag(tracked)}, {key}::text FROM new_rows"
-        f" UNION SELECT {_tag(tracked)}, {key}::text FROM old_rows;"
-    )
-    return _unless_bulk(tracked, "new_rows", statement)
-
-
-def _unless_bulk(tracked: Tracked, rows: str, statement: str) -> str:
+        if tracked.key is None:
+            return _log(tracked, "new_rows")
+        each = f"SELECT {_tag(tracked)}, {_key(tracked)} FROM"
+        return _unless_bulk(tracked, f"{each} new_rows UNION ALL {each} old_rows")
+    compared = ", ".join(_COMPARED_BY.get(c.type, "{}").format(quote_identifier(c.name)) for c in tracked.columns)
+    before, after = (f"SELECT {_key(tracked)} AS key, {compared or 'true'} FROM {rows}" for rows in _BOTH)
+    either = f"({before} EXCEPT ALL {after}) UNION ALL ({after} EXCEPT ALL {before})"
+    differing = _unless_bulk(tracked, f"SELECT {_tag(tracked)}, key FROM ({either}) AS differing")
+    # The first pair of rows and their number, in one query: most updates are of one row, and it needs no sets.
+    # Comparing two large sets would cost more than what it could save.
     return (
-        f"    IF (SELECT count(*) FROM (SELECT FROM {rows} LIMIT {tracked.bulk_rows + 1}) AS few)"
-        f" > {tracked.bulk_rows} THEN\n        {_insert(tracked)} VALUES ({_tag(tracked)}, NULL);\n"
-        f"    ELSE\n        {statement}\n    END IF;"
+        f"    SELECT {_first_pair(tracked)},\n        (SELECT count(*) FROM (SELECT FROM new_rows LIMIT"
+        f" {tracked.bulk_rows + 1}) AS few)\n    INTO old_key, new_key, differs, logged"
+        f" FROM old_rows AS o, new_rows AS n LIMIT 1;\n"
+        f"    IF {_is_bulk(tracked)} THEN\n        {_log_everything(tracked)}\n"
+        f"    ELSIF logged OPERATOR(pg_catalog.>) 1 THEN\n{differing}\n"
+        f"    ELSIF differs THEN\n{_log_one_update(tracked)}\n    END IF;"
     )
+
+
+def _first_pair(tracked: Tracked) -> str:
+    """Old and new key, and whether anything differs; compares images of values, so a difference is never missed."""
+    old, new = (
+        f"ROW({', '.join(f'{alias}.{quote_identifier(column.name)}' for column in tracked.columns or ())})::record"
+        for alias in ("o", "n")
+    )
+    key = quote_identifier(tracked.key) if tracked.key else None
+    keys = f"o.{key}, n.{key}" if key else "NULL, NULL"
+    return f"{keys}, {old} OPERATOR(pg_catalog.*<>) {new}"
+
+
+def _log_one_update(tracked: Tracked) -> str:
+    if tracked.key is None:
+        return f"        {_log_everything(tracked)}"
+    log = f"{_insert(tracked)} VALUES ({_tag(tracked)},"
+    return (
+        f"        {log} new_key);\n"
+        f"        IF (old_key OPERATOR(pg_catalog.<>) new_key) IS NOT FALSE THEN {log} old_key); END IF;"
+    )
+
+
+_BOTH = ("old_rows", "new_rows")
+
+
+def _unless_bulk(tracked: Tracked, keys: str) -> str:
+    """Log so many keys at most; one row more says that it was not all."""
+    return (
+        f"    {_insert(tracked)} {keys} LIMIT {tracked.bulk_rows + 1};\n    GET DIAGNOSTICS logged = ROW_COUNT;\n"
+        f"    IF {_is_bulk(tracked)} THEN {_log_everything(tracked)} END IF;"
+    )
+
+
+def _is_bulk(tracked: Tracked) -> str:
+    return f"logged OPERATOR(pg_catalog.>) {tracked.bulk_rows}"
+
+
+def _log_everything(tracked: Tracked) -> str:
+    return f"{_insert(tracked)} VALUES ({_tag(tracked)}, NULL);"
 
 
 def _insert(tracked: Tracked) -> str:
@@ -193,4 +225,8 @@ def _insert(tracked: Tracked) -> str:
 
 
 def _tag(tracked: Tracked) -> str:
-    return f"{quote_literal(tracked.table)}::text, {quote_literal(tracked.key)}::text"
+    return f"{quote_literal(tracked.table)}::pg_catalog.text, {quote_literal(tracked.key)}::pg_catalog.text"
+
+
+def _key(tracked: Tracked) -> str:
+    return f"{quote_identifier(tracked.key)}::pg_catalog.text" if tracked.key else "NULL::pg_catalog.text"

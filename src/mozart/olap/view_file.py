@@ -56,6 +56,7 @@ class _ViewFile(BaseModel):
     debounce_max_wait_seconds: float = Field(default=60, gt=0)
     lag_target_seconds: float = Field(default=900, gt=0)
     timeout_seconds: float = Field(default=1800, gt=0)
+    step_name: str | None = Field(default=None, pattern=r"[a-z][a-z0-9_]*")
 
 
 class _TableRule(BaseModel):
@@ -139,6 +140,7 @@ def _view(name: str, file: _ViewFile, sql: str, default_schema: str) -> View:
         debounce_max_wait_seconds=file.debounce_max_wait_seconds,
         lag_target_seconds=file.lag_target_seconds,
         timeout_seconds=file.timeout_seconds,
+        step_name=file.step_name,
         sql=sql,
     )
 

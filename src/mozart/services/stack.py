@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from mozart.errors import ConfigurationError, MozartError
 from mozart.lake.lakehouse import Lakehouse
 from mozart.services.ledger import Ledger
+from mozart.services.olap_daemons import ListenDaemon, RelayDaemon, are_enabled
 from mozart.services.postgres import Postgres
 from mozart.services.prefect_server import PrefectServer
 from mozart.services.process import stop_marked
@@ -73,10 +74,17 @@ class Stack:
         self.inline = InlineWorker(
             ledger, root=settings.root, server=self.prefect, limit=settings.number("MOZART_INLINE_LIMIT")
         )
+        self.relay = RelayDaemon(ledger, root=settings.root, api_url=self.prefect.api_url)
+        self.listen = ListenDaemon(ledger, root=settings.root, api_url=self.prefect.api_url)
 
     @property
     def services(self) -> Sequence[Service]:
-        return (self.postgres, self.valkey, self.seaweedfs, self.prefect, self.worker, self.inline)
+        servers = (self.postgres, self.valkey, self.seaweedfs, self.prefect, self.worker, self.inline)
+        return (*servers, *self._daemons) if are_enabled(self.ledger.state) else servers
+
+    @property
+    def _daemons(self) -> Sequence[Service]:
+        return (self.relay, self.listen)
 
     def up(self, report: Report = ignore) -> None:
         """Start what is not running and wait until everything is ready.
@@ -95,7 +103,8 @@ class Stack:
     def down(self, report: Report = ignore, deadline: float = DEADLINE) -> None:
         """Stop everything this stack started, dependents first, `deadline` seconds for each service at most."""
         with self.ledger.lock():
-            waves = ((self.worker, self.inline), (self.prefect,), (self.postgres, self.valkey, self.seaweedfs))
+            first = (self.worker, self.inline, *self._daemons)
+            waves = (first, (self.prefect,), (self.postgres, self.valkey, self.seaweedfs))
             failures = [failure for wave in waves for failure in _stop_together(wave, report, deadline)]
             for pid in stop_marked(self.ledger.state):
                 report(Progress(f"pid {pid}", "stopped (left behind by a part that was killed)", 0.0))

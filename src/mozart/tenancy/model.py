@@ -14,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from mozart.tenancy import names
 
 Mode = Literal["full_refresh", "incremental"]
+SchemaChanges = Literal["evolve", "freeze", "ignore"]
+UnfitValues = Literal["fail", "null"]
+NullWatermarks = Literal["read", "fail"]
+Layout = Literal["source", "key"]
 ParamValue = str | int
 
 
@@ -41,7 +45,10 @@ class TableSpec(Frozen):
 
     `source_schema` None means the connection's own. `watermark_lag_seconds`: how far behind now the watermark must
     stay where the source cannot tell which transactions still run. `soft_delete` None: what was deleted at the source
-    is found by comparing keys.
+    is found by comparing keys. `schema_changes`: what becomes of columns that came, went or changed at the source
+    (`mozart.lake.drift`). `unfit_values`: whether a value that its Iceberg type cannot hold fails the load, or becomes
+    NULL and is counted. `null_watermarks`: whether rows without a watermark are read every time, or fail the load.
+    `layout`: rows of a full read in the source's order, or sorted by the key within each file.
     """
 
     name: str
@@ -54,6 +61,10 @@ class TableSpec(Frozen):
     mode: Mode = "full_refresh"
     watermark_lag_seconds: int | None = None
     soft_delete: SoftDelete | None = None
+    schema_changes: SchemaChanges = "evolve"
+    unfit_values: UnfitValues = "fail"
+    null_watermarks: NullWatermarks = "read"
+    layout: Layout = "source"
 
 
 class SourceSpec(Frozen):

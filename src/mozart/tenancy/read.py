@@ -6,19 +6,25 @@ Knows no file system and no environment. Every mistake goes into the log; a tena
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+from mozart.connectors.options import option_mistake, option_names, option_takes_null
 from mozart.tenancy import names
 from mozart.tenancy.fields import Fields
 from mozart.tenancy.model import (
     IcebergSpec,
+    Layout,
     Mode,
+    NullWatermarks,
     ParamValue,
+    SchemaChanges,
     SoftDelete,
     SourceSpec,
     StorageSpec,
     TableSpec,
     Tenant,
     TenantFilter,
+    UnfitValues,
 )
 from mozart.tenancy.schedule import cron_mistake, timezone_mistake
 from mozart.tenancy.templates import declared_value, has_template, is_secret_key, secret_mistake, template_mistake
@@ -39,6 +45,10 @@ TABLE_KEYS = (
     "mode",
     "watermark_lag_seconds",
     "soft_delete",
+    "schema_changes",
+    "unfit_values",
+    "null_watermarks",
+    "layout",
 )
 DEFAULT_BUCKET = "${S3_BUCKET:landing}"
 LONGEST_LAG = 7 * 86_400
@@ -48,6 +58,12 @@ _REQUIRED: Mapping[str, frozenset[str]] = dict.fromkeys(
     ("postgresql", "mysql", "sqlserver", "oracle"), frozenset({"host", "database", "username", "password"})
 )
 _MODES: Mapping[str, Mode] = {"full_refresh": "full_refresh", "incremental": "incremental"}
+_SCHEMA_CHANGES: Mapping[str, SchemaChanges] = {"evolve": "evolve", "freeze": "freeze", "ignore": "ignore"}
+_UNFIT_VALUES: Mapping[str, UnfitValues] = {"fail": "fail", "null": "null"}
+_NULL_WATERMARKS: Mapping[str, NullWatermarks] = {"read": "read", "fail": "fail"}
+_LAYOUTS: Mapping[str, Layout] = {"source": "source", "key": "key"}
+
+T = TypeVar("T")
 
 
 def read_tenant(root: Section, folder_name: str, source_types: Sequence[str], log: ProblemLog) -> Tenant | None:
@@ -124,16 +140,32 @@ def _read_source(fields: Fields, source_types: Sequence[str], params: Mapping[st
         value = _template(source, key, "source", required=key in required)
         if value is not None:
             connection[key] = value
-    options = _read_options(source)
+    options = _read_options(source, kind if kind in source_types else None)
     return SourceSpec(type=kind or "", connection=connection, options=options, params=params)
 
 
-def _read_options(source: Fields) -> Mapping[str, str]:
+def _read_options(source: Fields, kind: str | None) -> Mapping[str, str]:
+    """The connector's options; names and values are judged where the kind of source is known."""
     options = source.fields("options")
     if options is None:
         return {}
-    read = {key: _template(options, key, "source.options") for key in options.section.entries}
+    if kind is not None:
+        # A secret of a driver's own is let through: its value says nothing here, and the connector judges its name.
+        secrets = [key for key in options.section.entries if is_secret_key(key)]
+        options.refuse_unknown([*sorted(option_names(kind)), *secrets])
+    read = {key: _option(options, kind, key) for key in options.section.entries}
+    for key, text in read.items():
+        value = declared_value(text) if text is not None else None
+        mistake = option_mistake(kind or "", key, value) if value is not None else None
+        if mistake:
+            options.note(key, mistake)
     return {key: value for key, value in read.items() if value is not None}
+
+
+def _option(options: Fields, kind: str | None, key: str) -> str | None:
+    if kind is not None and _is_word_null(options, key) and option_takes_null(kind, key):
+        return "null"
+    return _template(options, key, "source.options")
 
 
 def _read_storage(fields: Fields, tenant_id: str) -> StorageSpec | None:
@@ -214,9 +246,13 @@ def _read_table(fields: Fields, params: Mapping[str, ParamValue]) -> TableSpec:
         columns=fields.names("columns"),
         tenant_filter=_read_filter(fields, params),
         incremental_column=_source_name(fields, "incremental_column"),
-        mode=_read_mode(fields),
+        mode=_choice(fields, "mode", _MODES, "full_refresh"),
         watermark_lag_seconds=fields.whole_number("watermark_lag_seconds", 0, LONGEST_LAG),
         soft_delete=_read_soft_delete(fields),
+        schema_changes=_choice(fields, "schema_changes", _SCHEMA_CHANGES, "evolve"),
+        unfit_values=_choice(fields, "unfit_values", _UNFIT_VALUES, "fail"),
+        null_watermarks=_choice(fields, "null_watermarks", _NULL_WATERMARKS, "read"),
+        layout=_choice(fields, "layout", _LAYOUTS, "source"),
     )
     _check_table(fields, table)
     return table
@@ -238,13 +274,21 @@ def _source_name(fields: Fields, key: str, *, required: bool = False) -> str | N
     return name
 
 
-def _read_mode(fields: Fields) -> Mode:
-    text = fields.text("mode")
+def _is_word_null(fields: Fields, key: str) -> bool:
+    """Whether the value is the bare word null, which YAML reads as nothing and some keys take as a word."""
+    node = fields.section.entries.get(key)
+    return isinstance(node, Scalar) and node.kind == "null" and node.text.strip() == "null"
+
+
+def _choice(fields: Fields, key: str, choices: Mapping[str, T], default: T) -> T:
+    if "null" in choices and _is_word_null(fields, key):
+        return choices["null"]
+    text = fields.text(key)
     if text is None:
-        return "full_refresh"
-    if text not in _MODES:
-        fields.note("mode", f"{text[:60]!r} is not one of full_refresh, incremental")
-    return _MODES.get(text, "full_refresh")
+        return default
+    if text not in choices:
+        fields.note(key, f"{text[:60]!r} is not one of {', '.join(choices)}")
+    return choices.get(text, default)
 
 
 def _read_filter(fields: Fields, params: Mapping[str, ParamValue]) -> TenantFilter | None:
@@ -285,6 +329,10 @@ def _check_table(fields: Fields, table: TableSpec) -> None:
         fields.note("watermark_lag_seconds", "has a meaning for mode incremental only")
     if table.soft_delete is not None and table.mode != "incremental":
         fields.note("soft_delete", "has a meaning for mode incremental only; a full refresh replaces all rows")
+    if fields.has("null_watermarks") and table.mode != "incremental":
+        fields.note("null_watermarks", "has a meaning for mode incremental only")
+    if table.layout == "key" and not table.primary_key:
+        fields.note("layout", "is key, but the table has no primary_key to sort by")
     if table.columns is None:
         return
     for index, column in enumerate(table.primary_key):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyiceberg.table import Table
+
 from mozart.connectors.base import SourceConnection, TableRead
 from mozart.connectors.errors import read_error
 from mozart.connectors.registry import create_connector
@@ -70,6 +72,17 @@ class Bench:
         with connect(lakehouse=self.lakehouse) as lake:
             return lake.execute(f'SELECT {columns} FROM lake."{self.namespace}"."{table}" ORDER BY {order}').fetchall()
 
+    def unordered(self, table: str, columns: str) -> list[tuple[Any, ...]]:
+        """The rows as they lie in the files."""
+        with connect(lakehouse=self.lakehouse) as lake:
+            lake.execute("SET threads = 1")
+            lake.execute("SET preserve_insertion_order = true")
+            return lake.execute(f'SELECT {columns} FROM lake."{self.namespace}"."{table}"').fetchall()
+
+    def table(self, name: str) -> Table:
+        """The table as the catalog has it."""
+        return self.lakehouse.catalog().load_table((self.namespace, name))
+
     def snapshots(self, table: str) -> int:
         """How many commits the table has."""
-        return len(self.lakehouse.catalog().load_table((self.namespace, table)).metadata.snapshots)
+        return len(self.table(table).metadata.snapshots)

@@ -28,7 +28,11 @@ class Source(ABC):
     sees_transactions: ClassVar[bool] = True
     shares_snapshot: ClassVar[bool] = True
     tells_tables_apart: ClassVar[bool] = True  # else every write to the source means a full refresh
+    has_times: ClassVar[bool] = True  # else a moment is text to the load engine, whose watermark takes two loads
     placeholder: ClassVar[str] = "%s"
+    unfit: ClassVar[tuple[str, str, str]]
+    """A column's type, a literal of it that Iceberg cannot hold, and one that it can."""
+    chunks: ClassVar[bool] = True
 
     def __init__(self, connection: SourceConnection) -> None:
         self.connection = connection
@@ -48,12 +52,16 @@ class Source(ABC):
         """`moment`, UTC, as this database stores it."""
         return moment
 
+    def analyze(self, table: str) -> None:  # noqa: B027 - most have nothing to do
+        """Let the database count the table's rows."""
+
     @abstractmethod
     def close(self) -> None: ...
 
 
 class PostgresqlSource(Source):
     moment = "timestamptz"
+    unfit = ("numeric(9,2)", "'NaN'", "1.50")
 
     def __init__(self, place: Database) -> None:
         super().__init__(
@@ -67,6 +75,9 @@ class PostgresqlSource(Source):
             )
         )
         self._connection = place.connect(autocommit=True)
+
+    def analyze(self, table: str) -> None:
+        self.run(f"ANALYZE {table}")
 
     def run(self, statement: str, rows: Sequence[Sequence[Any]] | None = None) -> list[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:
@@ -83,6 +94,7 @@ class PostgresqlSource(Source):
 class MariadbSource(Source):
     moment = "TIMESTAMP(6) NULL"
     text = "LONGTEXT"
+    unfit = ("DATE", "'0000-00-00'", "'2024-05-01'")
     shares_snapshot = False
 
     def __init__(self, admin: Any, port: int, login: tuple[str, str, str]) -> None:
@@ -99,6 +111,9 @@ class MariadbSource(Source):
         )
         self._connection = admin
         self.run("SET time_zone = '+00:00'")
+
+    def analyze(self, table: str) -> None:
+        self.run(f"ANALYZE TABLE {table}")
 
     def run(self, statement: str, rows: Sequence[Sequence[Any]] | None = None) -> list[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:
@@ -122,6 +137,8 @@ class SqliteSource(Source):
     key_text = "VARCHAR(100) COLLATE NOCASE"  # as loose as MariaDB's collations
     integer = "INTEGER"  # with PRIMARY KEY the row's own id, the only key without NULLs
     moment = "TEXT"
+    has_times = False
+    unfit = ("INTEGER", "'no number'", "5")
     has_login = False
     sees_transactions = False
     placeholder = "?"
@@ -149,6 +166,8 @@ class SqliteSource(Source):
 class DuckdbSource(Source):
     """DuckDB lets no one read a file that another process, or instance, has open for writing: opened for each call."""
 
+    unfit = ("DATE", "'infinity'", "'2024-05-01'")
+    chunks = False
     moment = "TIMESTAMPTZ"
     tells_tables_apart = False
     has_login = False

@@ -68,6 +68,13 @@ def person(source: Any, number: int, name: str | None = None, seconds: int = -36
     return (number, name or f"näme {number}", "abc"[number % 3], at)
 
 
+def first_loads(bench: Bench, table: TableSpec) -> None:
+    """The loads until there is a watermark: one for times, two for what only has an order."""
+    for _ in range(1 if bench.source.has_times and table.incremental_column == "changed_at" else 2):
+        result = bench.load(table)
+    assert result.watermark is not None
+
+
 def names(bench: Bench) -> list[tuple[Any, ...]]:
     return bench.raw("people", "id, name", "1")
 
@@ -90,7 +97,8 @@ def test_a_full_refresh_replaces_and_an_equal_one_commits_nothing(people: Bench)
 
 @pytest.mark.usefixtures("apart")
 def test_an_incremental_load_reads_only_changes(people: Bench) -> None:
-    assert people.load(incremental()).mode == "full_refresh"
+    first_loads(people, incremental())
+    before = people.snapshots("people")
     people.source.run("DELETE FROM people WHERE id IN (1, 2)")
     people.source.insert("people", [person(people.source, n, "new", -1000) for n in (1, 2, 200)])
     second = people.load(incremental())
@@ -98,12 +106,13 @@ def test_an_incremental_load_reads_only_changes(people: Bench) -> None:
     assert (second.rows_read, second.rows_committed, second.rows_replaced) == (3, 3, 2)
     assert names(people) == expected(people)
     third = people.load(incremental())
-    assert (third.status, third.rows_read, people.snapshots("people")) == ("unchanged", 0, 2)
+    again = 0 if people.source.has_times else 3  # read from the older watermark once more
+    assert (third.status, third.rows_read, people.snapshots("people")) == ("unchanged", again, before + 1)
 
 
 @pytest.mark.usefixtures("apart")
 def test_rows_without_a_watermark_are_read_every_time(people: Bench) -> None:
-    people.load(incremental())
+    first_loads(people, incremental())
     people.source.insert("people", [(300, "no time", "a", None)])
     assert people.load(incremental()).rows_committed == 1
     assert people.load(incremental()).status == "unchanged"
@@ -115,17 +124,17 @@ def test_rows_without_a_watermark_are_read_every_time(people: Bench) -> None:
 @pytest.mark.usefixtures("apart")
 def test_an_integer_can_be_the_watermark(people: Bench) -> None:
     by_id = incremental(incremental_column="id")
-    people.load(by_id)
+    assert [people.load(by_id).watermark for _ in range(2)] == [None, "100"], "it takes two loads to be sure of one"
     people.source.insert("people", [person(people.source, 101)])
-    second = people.load(by_id)
-    assert (second.mode, second.rows_read, second.rows_committed) == ("incremental", 1, 1)
+    third = people.load(by_id)
+    assert (third.mode, third.rows_read, third.rows_committed) == ("incremental", 1, 1)
     assert names(people) == expected(people)
 
 
 @pytest.mark.usefixtures("apart")
 def test_a_backfill_reads_its_window(people: Bench) -> None:
     by_id = incremental(incremental_column="id")
-    people.load(by_id)
+    first_loads(people, by_id)
     people.source.run("UPDATE people SET name = 'silently' WHERE id = 10")
     result = people.load(by_id, since="9", until="12")
     assert (result.mode, result.rows_read, result.rows_committed) == ("backfill", 3, 1)
@@ -136,10 +145,11 @@ def test_a_backfill_reads_its_window(people: Bench) -> None:
 def test_a_dry_run_counts_and_commits_nothing(people: Bench) -> None:
     planned = people.load(incremental(), dry_run=True)
     assert (planned.status, planned.rows_read) == ("planned", 100)
-    people.load(incremental())
+    first_loads(people, incremental())
+    before = people.snapshots("people")
     people.source.insert("people", [person(people.source, 101, seconds=-500)])
     planned = people.load(incremental(), dry_run=True)
-    assert (planned.mode, planned.rows_read, people.snapshots("people")) == ("incremental", 1, 1)
+    assert (planned.mode, planned.rows_read, people.snapshots("people")) == ("incremental", 1, before)
 
 
 def test_a_filter_and_a_column_subset(people: Bench) -> None:
@@ -206,7 +216,7 @@ def test_a_composite_key_merges_by_all_its_parts(bench: Bench) -> None:
     old, new = (source.at(NOW + timedelta(seconds=s)) for s in (-3600, -600))
     source.insert("rows_of", [("x", 1, "x1", old), ("x", 2, "x2", old), ("y", 1, "y1", old)])
     keyed = incremental("rows_of", primary_key=("branch", "no"))
-    bench.load(keyed)
+    first_loads(bench, keyed)
     source.run("DELETE FROM rows_of WHERE branch = 'y'")
     source.insert("rows_of", [("y", 1, "y1 new", new)])
     result = bench.load(keyed)

@@ -18,7 +18,7 @@ from mozart.lake import commit
 from mozart.lake.commit import Column, CommitRecord
 from mozart.lake.compaction import CompactionPolicy, CompactionResult, compact_after_load, compact_head, compact_table
 from mozart.lake.expiry import ExpiryPolicy, ExpiryResult, expire_snapshots
-from mozart.lake.head import CARRIED_LOAD_ID
+from mozart.lake.head import CARRIED_LOAD_ID, has_foreign_rows
 from mozart.lake.publish import FINGERPRINT, lake_state, published_fingerprint
 from mozart.lake.session import LakeSession, open_lake
 from tests.contract.lake.conftest import COLUMNS, LakeTable, people
@@ -40,26 +40,30 @@ def later() -> datetime:
 
 
 def compact(table: LakeTable, lake: LakeSession, **options: object) -> CompactionResult:
+    rows_changed = has_foreign_rows(table.head())
     result = compact_table(lake, table.identifier, run_id="m", policy=EAGER, **options)  # type: ignore[arg-type]
     if result.status == "compacted":
-        note_maintenance(table)
+        note_maintenance(table, rows_changed=rows_changed)
     return result
 
 
 def expire(table: LakeTable, policy: ExpiryPolicy = OLD) -> ExpiryResult:
+    rows_changed = has_foreign_rows(table.head())
     result = expire_snapshots(table.catalog, table.identifier, run_id="m", policy=policy, now=later())
     if result.restamped:
-        note_maintenance(table)
+        note_maintenance(table, rows_changed=rows_changed)
     return result
 
 
-def note_maintenance(table: LakeTable) -> None:
-    """From here on the head's record must be the last load's, carried forward."""
+def note_maintenance(table: LakeTable, *, rows_changed: bool) -> None:
+    """From here on the head's record must be the last load's, carried forward; not as that of rows others changed."""
     before, found = table.record, table.head().record
     assert before is not None and found is not None
     assert (found.watermark, found.mode) == (before.watermark, "maintenance")
     carried = before.details.get(CARRIED_LOAD_ID, before.load_id)
-    assert dict(found.details) == {**before.details, CARRIED_LOAD_ID: carried}
+    kept = {name: text for name, text in before.details.items() if name != CARRIED_LOAD_ID}
+    assert dict(found.details) == {**kept, "done_load_id" if rows_changed else CARRIED_LOAD_ID: carried}
+    assert found.names(carried)
     table.record = found
 
 

@@ -126,6 +126,15 @@ def test_an_empty_candidate_empties_the_table(lake: Lake) -> None:
     assert lake.rows() == []
 
 
+def test_an_empty_table_knows_what_it_was_built_from(lake: Lake) -> None:
+    """Without a commit of its own it would look stale, and be built again, in every run."""
+    lake.connection.execute("DELETE FROM mart")
+    for number in (1, 2):
+        assert lake.publish(run_id=f"run-{number}", fingerprint=f"print-{number}").outcome == "committed"
+        assert published_fingerprint(lake.head()) == f"print-{number}"
+    assert lake.rows() == []
+
+
 def test_a_table_s_version_is_its_load_and_survives_maintenance(lake: Lake) -> None:
     lake.publish()
     head = lake.head()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,24 @@ class Bench:
         ):
             reader.attach(lake.connection)
             return load_table(request, reader, lake, compaction=compaction)
+
+    def load_together(self, specs: Sequence[TableSpec]) -> list[LoadResult]:
+        """Load several tables at the same time in one run."""
+        self.runs += 1
+        connector = create_connector(self.connection, application="mozart/test")
+        with (
+            open_lake(
+                self.lakehouse,
+                scratch=self.folder / f"scratch{self.runs}",
+                extensions=connector.extensions,
+                extension_folder=self.folder / "extensions",
+            ) as lake,
+            connector.open() as reader,
+            ThreadPoolExecutor(len(specs)) as threads,
+        ):
+            reader.attach(lake.connection)
+            requests = [LoadRequest("test", self.namespace, spec, f"run{self.runs}") for spec in specs]
+            return list(threads.map(lambda request: load_table(request, reader, lake), requests))
 
     def raw(self, table: str, columns: str = "*", order: str = "1") -> list[tuple[Any, ...]]:
         """The rows of a raw table as DuckDB reads them."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
 
+from mozart.connectors.registry import create_connector
 from mozart.errors import DataQualityError, TerminalError
+from mozart.lake.landing import land
 from mozart.tenancy.model import TableSpec
 
 ORDERS = TableSpec(
@@ -97,18 +101,23 @@ def test_the_bound_is_what_keeps_the_late_row(orders: Any, monkeypatch: pytest.M
     assert orders.load(ORDERS).rows_read == 0
 
 
-def test_an_integer_column_waits_for_the_transactions_of_the_load_before(bench: Any) -> None:
+def test_an_integer_column_misses_no_row_that_was_committed_late(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mozart.lake.load_plan._MARGIN", timedelta())  # else the loads would have to be seconds apart
     spec = ORDERS.model_copy(update={"name": "events", "source_table": "events", "incremental_column": "id"})
     bench.source.execute("CREATE TABLE events (id bigint PRIMARY KEY, note text)")
     bench.source.execute("INSERT INTO events SELECT g, 'e' FROM generate_series(1, 100) g")
-    bench.load(spec)
+    assert bench.load(spec).watermark is None, "a transaction of that moment might still commit below 100"
+    assert bench.load(spec).watermark == "100"
     late = psycopg.connect(bench.source.info.dsn, password=bench.source.info.password)
     late.execute("INSERT INTO events VALUES (101, 'late')")
     bench.source.execute("INSERT INTO events VALUES (102, 'early')")
-    bench.load(spec)
+    result = bench.load(spec)
+    assert (result.mode, result.rows_committed, result.watermark) == ("incremental", 1, "100")
     late.commit()
     late.close()
-    bench.load(spec)
+    result = bench.load(spec)
+    assert (result.rows_read, result.rows_committed, result.watermark) == (2, 1, "102")
+    assert bench.load(spec).rows_read == 0
     assert_equal(bench, "events")
 
 
@@ -253,3 +262,63 @@ def test_two_loaders_of_one_table_lose_and_double_nothing(orders: Any) -> None:
         thread.join()
     assert len(results) == 2
     assert_equal(orders)
+
+
+def test_parts_by_pages_are_one_snapshot(orders: Any) -> None:
+    orders.source.execute("INSERT INTO orders SELECT g, 1, 'x', now() FROM generate_series(2000, 6999) g")
+    orders.source.execute("ANALYZE orders")
+    orders.connection = orders.connection.model_copy(
+        update={"options": {"chunk_rows": "1000", "chunk_by": "place", "max_connections": "1"}}
+    )
+    result = orders.load(ORDERS)
+    assert (result.parts, result.snapshots, result.rows_committed) == (6, 1, 6000)
+    assert_equal(orders)
+
+
+def test_a_snapshot_that_is_too_old_is_let_go_and_the_next_read_takes_another(orders: Any) -> None:
+    holds = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    connector = create_connector(orders.connection.model_copy(update={"options": {"snapshot_age": "1ms"}}))
+    with connector.open() as reader:
+        first = reader.snapshot_name()
+        deadline = time.monotonic() + 60
+        while orders.source.execute(holds).fetchone()[0]:
+            assert time.monotonic() < deadline, "the snapshot is held although its age has passed"
+        assert reader.snapshot_name() != first
+        assert reader.describe("public", "orders").columns
+
+
+def test_a_source_that_came_back_is_read_in_a_new_snapshot(orders: Any) -> None:
+    with create_connector(orders.connection).open() as reader:
+        first = reader.snapshot_name()
+        orders.source.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid()"
+        )
+        assert reader.snapshot_name() != first
+
+
+def test_never_more_connections_read_than_the_source_may_have(orders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tables at once, each in parts, over two slots: no third read begins before one has ended."""
+    orders.source.execute("INSERT INTO orders SELECT g, 1, 'x', now() FROM generate_series(2000, 6999) g")
+    orders.source.execute("ANALYZE orders")
+    options = {"chunk_rows": "1000", "max_connections": "2"}
+    orders.connection = orders.connection.model_copy(update={"options": options})
+    reading: list[int] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def counted(cursor: Any, *rest: Any, **named: Any) -> Any:
+        with lock:
+            reading.append(1)
+            most.append(len(reading))
+        try:
+            return land(cursor, *rest, **named)
+        finally:
+            with lock:
+                reading.pop()
+
+    monkeypatch.setattr("mozart.lake.extract.land", counted)
+    twin = ORDERS.model_copy(update={"name": "twin"})
+    results = orders.load_together([ORDERS, twin])
+    assert [result.parts for result in results] == [6, 6]
+    assert max(most) == 2

@@ -137,6 +137,22 @@ def test_what_no_snapshot_reaches_goes(swept: Place) -> None:
     assert swept.sweep().orphans == 0
 
 
+def test_uploads_that_were_never_completed_are_aborted(swept: Place) -> None:
+    """A killed writer leaves their parts in the store, where no listing of objects shows them."""
+    client = swept.store._client
+    landing = swept.lakehouse.landing_uri.removeprefix(f"s3://{swept.lakehouse.bucket}/")
+    bucket, key = swept.lakehouse.bucket, f"{landing}/items/abc/part.parquet"
+    number = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    client.upload_part(Bucket=bucket, Key=key, UploadId=number, PartNumber=1, Body=b"x" * 100)
+    other = client.create_multipart_upload(Bucket=bucket, Key=f"{landing}_dev/items/abc/part.parquet")["UploadId"]
+    assert swept.sweep(days=1).uploads == 0
+    assert swept.sweep(dry_run=True).uploads == 1
+    assert [upload.number for upload in swept.store.list_uploads(swept.lakehouse.landing_uri)] == [number]
+    assert swept.sweep().uploads == 1
+    assert not list(swept.store.list_uploads(swept.lakehouse.landing_uri))
+    assert [upload.number for upload in swept.store.list_uploads(f"{swept.lakehouse.landing_uri}_dev")] == [other]
+
+
 def test_within_the_grace_period_nothing_goes(swept: Place) -> None:
     result = swept.sweep(days=2.9)
     assert (result.orphans, result.deleted) == (0, 0) and result.young == result.listed > 10

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from mozart.olap.database import OlapDatabase
 from mozart.olap.event_stream import EventStream
+from mozart.olap.identity import server_identity
 from mozart.olap.install import install
 from mozart.olap.listener import Announcement, EventListener
 from mozart.olap.redis_server import RedisServer
@@ -77,7 +78,10 @@ def olap(postgres: Postgres, template: str) -> Iterator[OlapDatabase]:
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
         )
-    yield database_of(postgres, name)
+    copy = database_of(postgres, name)
+    with copy.connect() as connection:  # the copy is another database, and its cursors would not be believed
+        connection.execute("UPDATE mozart.view_state SET server_identity = %s", [server_identity(connection)])
+    yield copy
     postgres.drop_database(name)
 
 

@@ -226,7 +226,7 @@ def test_a_steady_stream_is_announced_after_the_longest_wait(
 def test_events_wait_for_the_minimum_interval(
     olap: OlapDatabase, all_views: ViewRegistry, stream: EventStream, redis_server: RedisServer
 ) -> None:
-    interval = 4.0
+    interval = 2.5
     views = tuple(view.model_copy(update={"min_interval_seconds": interval}) for view in all_views.views)
     registry = replace(all_views, views=views)
     refresh_view(olap, registry, "mv_cashflow_fact", kind="incremental", force=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mozart.lake.head import CommitRecord
+from mozart.lake.head import CARRIED_LOAD_ID, FINGERPRINT, CommitRecord
 
 _texts = st.text(max_size=20)
 _records = st.builds(
@@ -46,3 +46,15 @@ def test_maintenance_carries_the_load_it_follows_however_often() -> None:
     second = first.carry_forward(load_id="m-2", run_id="run-3")
     assert (second.watermark, second.rows, second.mode, second.details["source"]) == ("w", 0, "maintenance", "s")
     assert second.names("load-1") and second.names("m-2") and not second.names("m-1")
+
+
+def test_rows_that_others_changed_are_not_those_of_the_load() -> None:
+    """A restamped record keeps watermark and load id; its version and fingerprint are no longer the load's."""
+    record = CommitRecord("load-1", "w", 1, 5, "run-1", "publish", {FINGERPRINT: "print-1", "source": "s"})
+    carried = record.carry_forward(load_id="m-1", run_id="run-2")
+    restamped = carried.carry_forward(load_id="m-2", run_id="run-3", rows_changed=True)
+    assert restamped.names("load-1") and restamped.watermark == "w"
+    assert CARRIED_LOAD_ID not in restamped.details and FINGERPRINT not in restamped.details
+    assert restamped.details["source"] == "s"
+    # maintenance after it keeps the new version
+    assert restamped.carry_forward(load_id="m-3", run_id="run-4").details[CARRIED_LOAD_ID] == "m-2"

@@ -29,8 +29,9 @@ def column(name: str, kind: Any) -> SourceColumn:
     return SourceColumn(name.lower(), name, str(kind), kind, f'"{name}"')
 
 
-def table(kind: Any = None, identity: str = "server/1") -> SourceTable:
+def table(kind: Any = None, identity: str = "server/1", extra: tuple[str, Any] | None = None) -> SourceTable:
     columns = (column("Id", LongType()), column("Changed", kind or TimestamptzType()), column("note", StringType()))
+    columns += (column(*extra),) if extra else ()
     return SourceTable("public", "orders", columns, (frozenset({"id"}),), identity)
 
 
@@ -83,7 +84,7 @@ def test_with_a_record_what_is_above_the_watermark_is_read() -> None:
     ("change", "reason"),
     [
         ({"table": table(identity="server/2")}, "the source is another one"),
-        ({"table": table(kind=TimestampType())}, "columns were added"),
+        ({"table": table(extra=("new", StringType()))}, "columns were added"),
         ({"request": request(equals={"id": "1"})}, "filter was changed"),
         ({"request": request(full_refresh=True)}, "asked for"),
         ({"request": request(spec=SPEC.model_copy(update={"primary_key": ("note",)}))}, "primary_key was changed"),
@@ -117,14 +118,24 @@ def test_a_declared_lag_is_obeyed() -> None:
     assert plan(request=request(spec=spec), position=blind).safe == "2024-05-01 10:59:59.999999+00:00"
 
 
-def test_a_column_without_time_advances_when_the_transactions_of_that_load_have_ended() -> None:
+def test_a_column_without_time_takes_two_loads_for_a_watermark() -> None:
     first = plan(table=table(LongType()))
-    record = record_of(first, bound="none")
+    record = record_of(first, bound="none", seen_at=(NOON + timedelta(minutes=1)).isoformat())
     later = {"asked_at": NOON + timedelta(minutes=5)}
-    moved = plan(record, table=table(LongType()), position=position(**later))
-    assert moved.watermark == "H"
-    held = plan(record, table=table(LongType()), position=position(**later, oldest_transaction_at=NOON))
-    assert held.watermark == "W"
+    settled = plan(record, table=table(LongType()), position=position(**later))
+    assert settled.window is not None
+    assert (settled.window.after, settled.settled) == ("W", "H"), "read from the old one, leave the new one"
+    for since in (NOON, NOON + timedelta(seconds=30)):
+        held = plan(record, table=table(LongType()), position=position(**later, oldest_transaction_at=since))
+        assert held.settled is None, "a transaction of that time may still commit below H"
+    other = plan(record, table=table(LongType(), identity="server/2"), position=position(**later))
+    assert other.settled is None
+
+
+def test_a_read_has_one_id_in_every_run_until_something_of_it_changes() -> None:
+    again = plan(request=request(run_id="another"), position=position(asked_at=NOON + timedelta(hours=1)))
+    assert again.read_id == plan().read_id != plan(table=table(identity="server/2")).read_id
+    assert plan(request=request(equals={"id": "1"})).read_id != plan().read_id
 
 
 def test_load_ids_differ_by_head_and_by_read() -> None:

@@ -1,0 +1,109 @@
+"""What computing a tenant's models needs of an engine, and which engine a project uses.
+
+`mozart.engine.dbt_run` plans, talks to dbt's process, judges and reports; the same on every engine. An engine says how
+dbt's process reaches the data (`build_message`) and makes a candidate that passed the published table (`Candidates`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pyiceberg.catalog import Catalog
+
+from mozart.engine.choice import TRINO, engine_name
+from mozart.engine.dbt_graph import Node
+from mozart.engine.dbt_plan import Plan
+from mozart.lake.lakehouse import Lakehouse
+from mozart.lake.publish import Publication, Published
+from mozart.settings import Settings
+from mozart.tenancy.product_schema import ProductSchema
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """A table of the lake that the models of a run read, at one state. `snapshot_id` None: it has no rows yet."""
+
+    unique_id: str
+    schema: str
+    table: str
+    metadata_location: str
+    snapshot_id: int | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one dbt run computes: `plan.to_build`, from `tables`, begun at `began` (seconds since the epoch).
+
+    `folder` is the run's own, on this machine.
+    """
+
+    run_id: str
+    began: int
+    namespace: str
+    plan: Plan
+    tables: tuple[LakeTable, ...]
+    folder: Path
+    memory: str
+    threads: int
+
+
+class Candidates(Protocol):
+    """What dbt has built, until it is published or thrown away."""
+
+    def relation(self, node: Node) -> str:
+        """The candidate of a model, as quoted SQL."""
+        ...
+
+    def publish(self, catalog: Catalog, publication: Publication, product: ProductSchema | None) -> Published:
+        """Put the candidate in the place of the published table, in one commit, if it satisfies `product`.
+
+        Raises DataQualityError when it does not, TransientError or TerminalError when it cannot be done; then the
+        published table is as it was.
+        """
+        ...
+
+
+class ModelEngine(Protocol):
+    """One engine, for the models of one tenant."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be seen in anything that dbt's process says."""
+        ...
+
+    def build_message(self, catalog: Catalog, work: Work) -> Mapping[str, Any]:
+        """What dbt's process is told beside the selection; sent over its stdin."""
+        ...
+
+    def is_transient(self, message: str) -> bool:
+        """Whether dbt's message about a model tells of something that may pass by itself."""
+        ...
+
+    def retried(self, call: Callable[[], Answer]) -> Answer:
+        """The answer of `call`, tried as often after a TransientError as this engine deserves."""
+        ...
+
+    def candidates(self, work: Work) -> AbstractContextManager[Candidates]:
+        """The candidates of a build that has ended; what is left of them goes when the context ends."""
+        ...
+
+
+def create_model_engine(settings: Settings, lakehouse: Lakehouse, namespace: str) -> ModelEngine:
+    """The engine that the settings name, for the models of the tenant whose tables lie in `namespace`."""
+    if engine_name(settings) == TRINO:
+        from mozart.engine.trino_client import tenant_login, trino_from_settings  # noqa: PLC0415 - as it is used
+        from mozart.engine.trino_models import TrinoModels  # noqa: PLC0415
+
+        return TrinoModels(tenant_login(trino_from_settings(settings), namespace))
+    from mozart.engine.duckdb_models import DuckDBModels  # noqa: PLC0415 - an engine's packages are imported as it is used
+
+    return DuckDBModels(lakehouse)

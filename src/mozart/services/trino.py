@@ -1,0 +1,184 @@
+"""Trino on this machine: one node that coordinates and works, 1 GB of heap, on loopback, over the embedded lake.
+
+It starts with the files of `docker/trino`, the very ones of the containers; what differs comes from the environment,
+and so does every secret. Password file and access rules are generated into `state/trino/access`; Trino reads
+changed ones by itself within seconds (`write_access`).
+
+It is ready when a logged-in client has been told the lake's schemas: an open port does not say that.
+Pitfall: it takes 15 to 70 s to start and 1.1 to 1.5 GB of memory.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import SecretStr
+
+from mozart.engine.trino_client import CATALOG, DEFAULT_USERNAME, TrinoAddress, open_trino
+from mozart.errors import ConfigurationError, TerminalError, TransientError
+from mozart.lake.lakehouse import Lakehouse
+from mozart.services import ports as tcp
+from mozart.services.ledger import Ledger
+from mozart.services.process import Command
+from mozart.services.secrets import write_private
+from mozart.services.service import HOST, Port, Service
+from mozart.services.trino_access import access_rules, password_file, standard_users
+from mozart.services.trino_certificate import ensure_certificate
+from mozart.services.trino_download import find_java, install_trino
+from mozart.tenancy.names import Namespaces
+
+_QUERY_MEMORY = "512MB"
+
+
+class Trino(Service):
+    """One Trino server.
+
+    `home` is the installation (fetched when it is not there), `config` the folder `docker/trino`. `tenants` get a login
+    each. `min_retention`: the shortest age that maintenance may ask for, as Trino writes durations.
+    """
+
+    name: ClassVar[str] = "trino"
+    needs: ClassVar[tuple[str, ...]] = ("seaweedfs",)
+    start_timeout: ClassVar[float] = 600.0
+    stop_steps: ClassVar[Sequence[tuple[signal.Signals, float]]] = ((signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5))
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        lakehouse: Lakehouse,
+        home: Path,
+        config: Path,
+        port: int,
+        inner_port: int,
+        password: str,
+        tenants: Sequence[Namespaces] = (),
+        min_retention: str = "1d",
+    ) -> None:
+        super().__init__(ledger)
+        self.lakehouse = lakehouse
+        self.tenants = tuple(tenants)
+        self._home = home
+        self._config = config
+        self._port = port
+        self._inner_port = inner_port
+        self._password = password
+        self._min_retention = min_retention
+
+    @property
+    def ports(self) -> Mapping[str, Port]:
+        return {
+            "https": Port(self._port, "MOZART_TRINO_PORT"),
+            "between nodes": Port(self._inner_port, "MOZART_TRINO_INNER_PORT"),
+        }
+
+    @property
+    def address(self) -> TrinoAddress:
+        """Of the operator's login."""
+        return TrinoAddress(
+            host=HOST,
+            port=self._port,
+            username=DEFAULT_USERNAME,
+            password=SecretStr(self._password),
+            certificate=self.folder / "certificate.pem",
+        )
+
+    def prepare(self) -> None:
+        super().prepare()
+        if not (self._config / "config.properties").is_file():
+            raise ConfigurationError(f"no Trino configuration in {self._config}; it belongs to the project's checkout")
+        find_java()
+        install_trino(self._home, print)
+        for folder in (self._access, self.folder / "data"):
+            folder.mkdir(exist_ok=True)
+        # Trino looks for resource-groups.properties in ./etc and nowhere else.
+        link = self.folder / "etc"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self._config, target_is_directory=True)
+        ensure_certificate(self.folder / "server.pem", self.folder / "certificate.pem", HOST)
+        self.write_access(self.tenants)
+
+    def settle(self) -> None:
+        self.write_access(self.tenants)
+
+    def write_access(self, tenants: Sequence[Namespaces]) -> None:
+        """Give exactly these tenants a login, beside operator and reader. A running server follows within some 5 s."""
+        self.tenants = tuple(tenants)
+        users = standard_users(self.address, self.tenants)
+        # Rules first: a login must not exist before what it may do is known.
+        write_private(self._access / "rules.json", access_rules(users))
+        write_private(self._access / "password.db", password_file(users))
+
+    def command(self) -> Command:
+        options = [
+            line
+            for line in (self._config / "jvm.config").read_text().splitlines()
+            if line.strip() and not line.startswith("#")
+        ]
+        properties = {
+            "node.environment": "mozart",
+            "node.id": "mozart-local",
+            "node.data-dir": str(self.folder / "data"),
+            "node.bind-ip": HOST,
+            "node.internal-address": HOST,
+            "config": str(self._config / "config.properties"),
+            "log.levels-file": str(self._config / "log.properties"),
+            "java.io.tmpdir": str(self._scratch()),
+        }
+        arguments = [
+            str(find_java()),
+            *options,
+            *(f"-D{name}={value}" for name, value in properties.items()),
+            *("-cp", f"{self._home}/lib/*", "io.trino.server.TrinoServer"),
+        ]
+        return Command(arguments, self.environment(self._values()), self.folder)
+
+    def problem(self) -> str | None:
+        if tcp.is_free(self._port):
+            return f"nothing listens on port {self._port} yet"
+        try:
+            with open_trino(self.address, attempts=1) as session:
+                session.execute(f"SHOW SCHEMAS FROM {CATALOG}")
+        except (TransientError, TerminalError) as error:  # it refuses logins too while it starts
+            return str(error)
+        return None
+
+    @property
+    def _access(self) -> Path:
+        return self.folder / "access"
+
+    def _scratch(self) -> Path:
+        folder = self.folder / "tmp"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _values(self) -> dict[str, str]:
+        """What `docker/trino/*.properties` take from the environment."""
+        lake = self.lakehouse
+        secret = lake.secret_access_key.get_secret_value()
+        return {
+            "TRINO_COORDINATOR": "true",
+            "TRINO_COORDINATOR_WORKS": "true",
+            "TRINO_DISCOVERY_URI": f"http://{HOST}:{self._inner_port}",
+            "TRINO_HTTP_PORT": str(self._inner_port),
+            "TRINO_HTTPS_PORT": str(self._port),
+            "TRINO_TLS_FILE": str(self.folder / "server.pem"),
+            "TRINO_SHARED_SECRET": secrets.token_urlsafe(48),  # one node: nobody else has to know it
+            "TRINO_ETC": str(self._config),
+            "TRINO_ACCESS": str(self._access),
+            "TRINO_PLUGINS": str(self._home / "plugin"),
+            "TRINO_QUERY_MEMORY_PER_NODE": _QUERY_MEMORY,
+            "ICEBERG_CATALOG_URI": lake.catalog_uri,
+            "ICEBERG_WAREHOUSE": lake.warehouse,
+            "ICEBERG_OAUTH2_SERVER_URI": lake.oauth2_server_uri,
+            "ICEBERG_CATALOG_CREDENTIAL": f"{lake.access_key_id}:{secret}",
+            "ICEBERG_MIN_RETENTION": self._min_retention,
+            "S3_ENDPOINT": lake.s3_endpoint,
+            "S3_REGION": lake.s3_region,
+            "S3_ACCESS_KEY_ID": lake.access_key_id,
+            "S3_SECRET_ACCESS_KEY": secret,
+        }

@@ -1,0 +1,136 @@
+"""One real Trino for all tests here, over the session's embedded lake, started with the files of `docker/trino`.
+
+It is fetched from Maven Central once (see `mozart.services.trino_download`); without Maven or its Java the tests fail
+with the message that an operator gets. `login(namespaces)` gives a tenant's own login, once Trino knows it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mozart.engine.trino_client import TrinoAddress, TrinoSession, open_trino, tenant_login
+from mozart.errors import MozartError
+from mozart.lake.lakehouse import Lakehouse
+from mozart.services.ledger import Ledger
+from mozart.services.ports import find_free_ports
+from mozart.services.seaweedfs import SeaweedFS
+from mozart.services.trino import Trino
+from mozart.services.trino_download import trino_folder
+from mozart.tenancy.names import Namespaces, namespaces
+from tests.integration.engine.conftest import (
+    CASES,
+    FLOWS,
+    MART_CASE,
+    MART_TITLE,
+    PROPERTIES,
+    SOURCES,
+    STAGING_CASES,
+    STAGING_FLOWS,
+    TinyTenant,
+)
+from tests.integration.tenants.conftest import fleet, project_root, sources
+
+__all__ = ["fleet", "project_root", "sources"]  # fixtures: the sample tenants, loaded and built on DuckDB
+
+CHECKOUT = Path(__file__).parents[2]
+_LOGIN_SECONDS = 60.0
+_LOGIN_PAUSE = 0.5
+
+Login = Callable[[Namespaces], TrinoAddress]
+
+
+@pytest.fixture(scope="session")
+def trino(ledger: Ledger, seaweedfs: SeaweedFS) -> Iterator[Trino]:
+    port, inner_port = find_free_ports(2)
+    server = Trino(
+        ledger,
+        lakehouse=seaweedfs.lakehouse,
+        home=trino_folder(os.environ),
+        config=CHECKOUT / "docker" / "trino",
+        port=port,
+        inner_port=inner_port,
+        password=secrets.token_urlsafe(24),
+        min_retention="0s",
+    )
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def operator(trino: Trino) -> Iterator[TrinoSession]:
+    """A session with the operator's login."""
+    with open_trino(trino.address) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def login(trino: Trino) -> Login:
+    def log_in(spaces: Namespaces) -> TrinoAddress:
+        if spaces not in trino.tenants:
+            trino.write_access([*trino.tenants, spaces])
+        address = tenant_login(trino.address, spaces.core)
+        _wait_until_known(address, spaces)
+        return address
+
+    return log_in
+
+
+def _wait_until_known(address: TrinoAddress, spaces: Namespaces) -> None:
+    """Trino reads passwords and rules every 5 s, each by a clock of its own."""
+    end = time.monotonic() + _LOGIN_SECONDS
+    while True:
+        try:
+            with open_trino(address) as session:
+                listed = session.execute("SHOW SCHEMAS FROM iceberg")
+                if (spaces.core,) in listed:
+                    return
+        except MozartError:
+            if time.monotonic() > end:
+                raise
+        assert time.monotonic() < end, f"{address.username} never saw {spaces.core}"
+        time.sleep(_LOGIN_PAUSE)
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trino-project")
+    shutil.copytree(CHECKOUT / "dbt", root / "dbt", ignore=shutil.ignore_patterns("target", "logs", "dbt_packages"))
+    (root / "pyproject.toml").touch()
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_spaces() -> Namespaces:
+    """One for the session: dbt parses everything anew when it changes."""
+    return namespaces("iceberg", f"tiny_{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def tiny(tiny_root: Path, lakehouse: Lakehouse, tiny_spaces: Namespaces) -> TinyTenant:
+    """A small tenant, both raw tables loaded, nothing published."""
+    catalog = lakehouse.catalog()
+    for namespace in (tiny_spaces.core, tiny_spaces.raw):
+        catalog.create_namespace_if_not_exists(namespace)
+        for identifier in catalog.list_tables(namespace):
+            catalog.drop_table(identifier)
+    shutil.rmtree(tiny_root / "tenants", ignore_errors=True)
+    tenant = TinyTenant(tiny_root, lakehouse, tiny_spaces.core)
+    tenant.write("_sources.yml", SOURCES)
+    tenant.write("_models.yml", PROPERTIES)
+    tenant.write("staging/tiny__stg_cases.sql", STAGING_CASES)
+    tenant.write("staging/tiny__stg_flows.sql", STAGING_FLOWS)
+    tenant.write("mart/tiny__mart_case.sql", MART_CASE.replace("group by all", "group by 1, 2"))
+    tenant.write("mart/tiny__mart_title.sql", MART_TITLE)
+    tenant.load("cases", CASES, [(1, "a", 10), (2, "b", 20)])
+    tenant.load("flows", FLOWS, [(1, 1, 5), (2, 1, 7)])
+    return tenant
