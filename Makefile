@@ -73,8 +73,8 @@ $(BENCH)/.ready: requirements/bench.txt pyproject.toml $(UV)
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --compile-bytecode --python $(BENCH)/bin/python --editable .
 	@touch $@
 
-bench-load: $(BENCH)/.ready ## Source to committed Iceberg against COPY, dlt and pandas (ARGS="--rows 300000" for a quick look)
-	@$(BENCH)/bin/python -m benchmarks.bench_load $(ARGS)
+bench-load: install-dev $(BENCH)/.ready ## Source to committed Iceberg against COPY, dlt and pandas (ARGS="--rows 300000" for a quick look)
+	@$(BIN)/python -m benchmarks.bench_load --rivals $(BENCH)/bin/python $(ARGS)
 
 bench-merge: install-dev ## Merges of 1k and 100k changes against pyiceberg's upsert (ARGS="--sizes 200000 500000 1000000")
 	@$(BIN)/python -m benchmarks.bench_merge $(ARGS)

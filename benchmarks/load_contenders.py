@@ -110,8 +110,8 @@ def pandas(places: Places) -> int:
     engine = sa.create_engine(places.address.replace("postgresql://", "postgresql+psycopg://"))
     rows, target = 0, None
     with engine.connect().execution_options(stream_results=True) as connection:
-        for frame in pd.read_sql(sa.text(f"SELECT * FROM {places.table}"), connection, chunksize=CHUNK):  # noqa: S608
-            for column in frame.columns[frame.dtypes == object]:
+        for frame in pd.read_sql(sa.text(f"SELECT * FROM {places.table}"), connection, chunksize=CHUNK):
+            for column in frame.select_dtypes(include="object").columns:
                 if frame[column].map(type).isin([dict, list]).any():
                     frame[column] = frame[column].map(json.dumps)
                 elif not frame[column].map(type).isin([str, type(None)]).all():

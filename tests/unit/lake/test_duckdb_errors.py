@@ -19,6 +19,10 @@ _CONFIG = "Request to 'http://h:1/v1/config?warehouse=w' returned a non-200 stat
         (duckdb.Error(f"{_CONFIG} (Forbidden_403), with reason: Forbidden"), TerminalError),
         (duckdb.Error("Could not get token from http://h:1: Request returned HTTP 500 for HTTP POST"), TransientError),
         (duckdb.IOException("IO Error: Transferred a partial file error for GET 'http://h:40345/a'"), TransientError),
+        (
+            duckdb.Error('Could not get token from http://h:1: HTTP BadGateway_502 - {"error":{"code":403}}'),
+            TransientError,
+        ),
         (duckdb.IOException("IO Error: Could not write file: No space left on device"), TransientError),
         (duckdb.OutOfMemoryException("Out of Memory Error"), TransientError),
         (duckdb.BinderException("Binder Error: Referenced column not found"), TerminalError),
