@@ -105,7 +105,7 @@ def refresh_limit(view: str) -> str:
 
 
 def refresh_step_name(view: View) -> str:
-    """How the full sync's step of a view is called: `refresh_dim_org`, `refresh_business_fact`; view.yaml may say it."""
+    """How the full sync calls a view's step: `refresh_dim_org`, `refresh_business_fact`, or as view.yaml says."""
     return view.step_name or f"refresh_{view.name.removeprefix('mv_')}"
 
 

@@ -21,7 +21,7 @@ from tests.faults.proxy import FaultProxy
 from tests.faults.tally import Tally
 from tests.faults.world import World
 
-_SECONDS = 12.0
+_SECONDS = 10.0
 _TALLY = pytest.StashKey[Tally]()
 
 

@@ -6,11 +6,14 @@ import threading
 from collections.abc import Callable, Mapping
 
 import pytest
+from pydantic import SecretStr
 
 from mozart.engine.dbt_run import ModelResult, build_models
-from mozart.engine.trino_client import TrinoSession, candidates_namespace, open_trino
+from mozart.engine.trino_client import TrinoAddress, TrinoSession, candidates_namespace, open_trino
 from mozart.engine.trino_models import TrinoModels
+from mozart.errors import TransientError
 from mozart.lake.head import FINGERPRINT, read_head
+from mozart.services.ports import find_free_ports
 from mozart.services.trino import Trino
 from mozart.tenancy.names import Namespaces
 from tests.integration.engine.conftest import CASES, FLOWS, TinyTenant
@@ -76,7 +79,7 @@ def test_engines_take_over_from_each_other_without_rebuilding(tiny: TinyTenant, 
 def test_a_broken_model_keeps_the_last_good_version(
     tiny: TinyTenant, build: Build, file: str, old: str, new: str, reason: str
 ) -> None:
-    assert _statuses(build()) == dict.fromkeys(ALL, "published")
+    assert _statuses(tiny.build()) == dict.fromkeys(ALL, "published")  # on DuckDB, which is quicker
     before = tiny.rows("mart_title"), tiny.snapshots("mart_title")
     tiny.edit(file, old, new)
     tiny.load("cases", CASES, [(1, "a", 10), (2, "b", 20), (3, "d", 30)])
@@ -114,7 +117,7 @@ def test_readers_see_the_old_rows_or_the_new_ones(
     tiny: TinyTenant, build: Build, trino: Trino, operator: TrinoSession
 ) -> None:
     """A mart is published over and over while it is read on both engines: never missing, empty or half."""
-    build()
+    tiny.build()
     tables = f"iceberg.{tiny.namespace}.mart_title"
     seen: list[tuple[object, ...]] = []
     problems: list[BaseException] = []
@@ -140,7 +143,7 @@ def test_readers_see_the_old_rows_or_the_new_ones(
     readers = [threading.Thread(target=poll, args=(read,)) for read in (on_trino, on_duckdb)]
     for reader in readers:
         reader.start()
-    for copies in (2, 3, 4):  # as many titles as rows of each, so that a mixture shows
+    for copies in (3, 4):  # as many titles as rows of each, so that a mixture shows
         tiny.load("cases", CASES, [(i, f"t{i % copies}", 1) for i in range(copies * copies)])
         assert _statuses(build())["mart_title"] == "published"
     over.set()
@@ -148,7 +151,7 @@ def test_readers_see_the_old_rows_or_the_new_ones(
         reader.join(60)
     assert not problems
     assert len(seen) > 6
-    assert set(seen) <= {(2, 1, 1), (2, 2, 2), (3, 3, 3), (4, 4, 4)}
+    assert set(seen) <= {(2, 1, 1), (3, 3, 3), (4, 4, 4)}
     assert len(set(seen)) > 1
     assert operator.fetch_one(f"SELECT count(*) FROM {tables}") == (4,)
 
@@ -165,3 +168,16 @@ def test_a_model_cannot_read_another_tenant(
     results = build()
     assert results["mart_title"].status == "failed"
     assert not tiny.is_published("mart_title")
+
+
+def test_a_server_that_is_gone_is_asked_again_and_the_lake_keeps_what_it_has(tiny: TinyTenant) -> None:
+    tiny.build()
+    before = {table: tiny.snapshots(table) for table in ALL}
+    nowhere = TrinoAddress(
+        host="127.0.0.1", port=find_free_ports(1)[0], username="nobody", password=SecretStr("pw-of-nobody")
+    )
+    tiny.load("cases", CASES, [(9, "new", 1)])
+    with pytest.raises(TransientError, match="tried 2 times") as caught:
+        build_models(tiny.request(), tiny.lakehouse, tiny.events.append, TrinoModels(nowhere, pauses=(0.0,)))
+    assert "pw-of-nobody" not in str(caught.value)
+    assert {table: tiny.snapshots(table) for table in ALL} == before

@@ -1,4 +1,4 @@
-"""The same rows on every engine: raw tables read by Trino, DuckDB and pyiceberg; the samples' marts built on two engines.
+"""The same rows on every engine: raw tables read by three readers, the samples' models built on two engines.
 
 The sample tenants are loaded once and built on DuckDB (`fleet`); Trino then builds the same models from the same raw
 tables over them, and what pyiceberg reads from either is compared row by row, types included.

@@ -26,4 +26,4 @@ def test_every_default_stands_there(name: str) -> None:
 def test_every_variable_of_a_tenant_stands_there(file: Path) -> None:
     used = re.findall(r"\$\{([A-Z0-9_]+)(?::([^}]*))?\}", file.read_text(encoding="utf-8"))
     assert used
-    assert {name: LINES.get(name) for name, _ in used} == {name: default for name, default in used}
+    assert {name: LINES.get(name) for name, _ in used} == dict(used)

@@ -203,7 +203,7 @@ def translate(error: Exception, address: TrinoAddress) -> MozartError:
     if _REFUSED_LOGIN.search(text):
         return TerminalError(
             f"{address.name} refuses the login of {address.username}: {text}; see MOZART_TRINO_USERNAME and "
-            "MOZART_TRINO_PASSWORD"
+            "MOZART_TRINO_PASSWORD; a tenant's login must stand in the server's password file"
         )
     return TransientError(f"{address.name} does not answer: {text}; is it up? (`mozart ps`)")
 

@@ -25,6 +25,7 @@ from mozart.engine.model_engine import Answer, LakeTable, Work
 from mozart.engine.product_check import require_mart
 from mozart.engine.trino_client import (
     CATALOG,
+    RETRY_PAUSES,
     TrinoAddress,
     TrinoSession,
     candidates_namespace,
@@ -45,10 +46,14 @@ _TRINO_QUERY = "trino_query_id"
 
 
 class TrinoModels:
-    """The distributed engine (see `mozart.engine.model_engine.ModelEngine`)."""
+    """The distributed engine (see `mozart.engine.model_engine.ModelEngine`).
 
-    def __init__(self, address: TrinoAddress) -> None:
+    `address` has the tenant's login; `pauses` are the seconds before each retry of what failed for a passing reason.
+    """
+
+    def __init__(self, address: TrinoAddress, pauses: Sequence[float] = RETRY_PAUSES) -> None:
         self._address = address
+        self._pauses = pauses
 
     @property
     def name(self) -> str:
@@ -82,7 +87,7 @@ class TrinoModels:
         return is_transient_text(message)
 
     def retried(self, call: Callable[[], Answer]) -> Answer:
-        return retrying(call)
+        return retrying(call, pauses=self._pauses)
 
     @contextlib.contextmanager
     def candidates(self, work: Work) -> Generator[TrinoCandidates]:

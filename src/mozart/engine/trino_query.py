@@ -43,12 +43,15 @@ class TrinoQuerySession:
         self._session = session
 
     def run(self, sql: str) -> Rows:
-        """Start one statement. Raises TransientError or TerminalError with Trino's reason, also while rows are read."""
-        result = retrying(lambda: self._session.stream(sql))
+        """Start one statement. Raises TransientError or TerminalError with Trino's reason, also while rows are read.
+
+        Not tried again beyond the client's own attempts: a person is waiting.
+        """
+        result = self._session.stream(sql)
         return Rows(result.columns, result.rows)
 
     def table(self, sql: str) -> pa.Table:
-        """The whole result as an Arrow table; for small results."""
+        """The whole result as an Arrow table; for small results. What is transient is tried again (`retrying`)."""
 
         def read() -> tuple[Sequence[str], Sequence[str], list[tuple[Any, ...]]]:
             result = self._session.stream(sql)

@@ -17,7 +17,8 @@ from mozart.errors import MozartError, TerminalError, TransientError
 from mozart.lake.catalog_client import describe
 
 _MAY_PASS = (duckdb.IOException, duckdb.HTTPException, duckdb.OutOfMemoryException)
-_STATUS = re.compile(r"status code \((\w+?)_?(\d{3})\)|\b(?:HTTP|status(?: code)?)\D{1,3}(\d{3})\b")
+_STATUS = re.compile(r"\b[A-Z][A-Za-z]+_(\d{3})\b|\b(?:HTTP|status(?: code)?)\D{1,3}(\d{3})\b")
+"""`Conflict_409`, or `HTTP 500`."""
 _REFUSED = frozenset({"400", "401", "403", "404"})
 
 
@@ -37,7 +38,7 @@ def translate_duckdb(error: duckdb.Error, doing: str) -> MozartError:
     """The error an operator sees for `error`, which came up while `doing`."""
     text = f"{doing}: {describe(error)}"
     found = _STATUS.search(str(error))
-    status = (found.group(2) or found.group(3)) if found else None
+    status = (found.group(1) or found.group(2)) if found else None
     if status in _REFUSED:
         return TerminalError(f"{text}; check the lakehouse's address, key and rights")
     if status is not None or isinstance(error, _MAY_PASS):

@@ -30,7 +30,7 @@ from mozart.sql import quote_identifier, quote_qualified
 FIRST_MS_PER_KEY = 0.2
 """What one changed key is taken to cost before it was measured, in milliseconds."""
 
-_KEYS_WORTH_LEARNING_FROM = 20
+_KEYS_WORTH_LEARNING_FROM = 200  # below, what every refresh costs would count as the keys' cost
 _WEIGHT_OF_NEWEST = 0.3
 
 

@@ -58,15 +58,13 @@ class OutboxRelay:
         """Publish up to a batch of events; how many. Nothing is marked as published when Redis did not take it."""
         with connection.transaction():
             rows = connection.execute(
-                f"SELECT id, topic, payload::text, created_at FROM {self._outbox} WHERE published_at IS NULL"
+                f"SELECT id, topic, payload::text, created_at::text FROM {self._outbox} WHERE published_at IS NULL"
                 " ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED".encode(),
                 [self._batch],
             ).fetchall()
             if not rows:
                 return 0
-            self._stream.publish(
-                [OutboxEvent(key, topic, payload, made.isoformat()) for key, topic, payload, made in rows]
-            )
+            self._stream.publish([OutboxEvent(*row) for row in rows])
             connection.execute(
                 f"UPDATE {self._outbox} SET published_at = clock_timestamp() WHERE id = ANY(%s)".encode(),
                 [[row[0] for row in rows]],

@@ -28,6 +28,8 @@ _KEY_BYTES = 32
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _OWNER = ("SELECT", "INSERT", "DELETE", "UPDATE", "OWNERSHIP")
 _NOBODY = "(?!)"
+_DBT_READS = {"catalog": "system", "schema": "metadata", "table": "materialized_views|table_comments"}
+"""What dbt asks about its schema; Trino shows in it what the login may see in the catalogs, and no more."""
 
 Role = Literal["operator", "reader", "tenant"]
 
@@ -79,6 +81,7 @@ def access_rules(users: Sequence[TrinoUser]) -> str:
     tables: list[dict[str, Any]] = [
         {"user": operators, "privileges": [*_OWNER, "GRANT_SELECT"]},
         {"user": readers, "catalog": CATALOG, "privileges": ["SELECT"]},
+        {**_DBT_READS, "user": tenants, "privileges": ["SELECT"]},
     ]
     for user in (user for user in users if user.role == "tenant"):
         place = {"user": re.escape(user.name), "catalog": CATALOG}
@@ -90,6 +93,7 @@ def access_rules(users: Sequence[TrinoUser]) -> str:
             {"user": operators, "allow": "all"},
             {"user": readers, "catalog": CATALOG, "allow": "read-only"},
             {"user": tenants, "catalog": CATALOG, "allow": "all"},
+            {"user": tenants, "catalog": "system", "allow": "read-only"},
             {"allow": "none"},
         ],
         "queries": [

@@ -27,9 +27,7 @@ def keyed(**fields: Any) -> TableSpec:
 
 def in_parts(bench: Bench, **options: str) -> SourceConnection:
     """With parts of 1000 rows by ranges of the key, which another run can take up."""
-    return bench.source.connection.model_copy(
-        update={"options": {"chunk_rows": "1000", "chunk_by": "key", **options}}
-    )
+    return bench.source.connection.model_copy(update={"options": {"chunk_rows": "1000", "chunk_by": "key", **options}})
 
 
 @pytest.fixture

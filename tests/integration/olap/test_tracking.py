@@ -40,14 +40,15 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_change_arrives(olap: Olap, name: str) -> None:
-    olap.execute(CHANGES[name])
-    for view in FACTS:
-        result = olap.refresh(view)
-        assert result.status == "completed"
-        assert olap.is_exact(view), f"{view} after {name}"
-        assert name.startswith("truncate") or result.reason is None, "computed everything for a small change"
+def test_every_change_arrives(olap: Olap) -> None:
+    """One after the other in one database, so that each also starts from what the ones before left."""
+    for name, statement in CHANGES.items():
+        olap.execute(statement)
+        for view in FACTS:
+            result = olap.refresh(view)
+            assert result.status == "completed"
+            assert olap.is_exact(view), f"{view} after {name}"
+            assert name.startswith("truncate") or result.reason is None, f"computed everything after {name}"
 
 
 def test_copy_arrives(olap: Olap) -> None:
@@ -133,21 +134,18 @@ def test_disabled_trigger_means_full(olap: Olap) -> None:
     assert olap.refresh("mv_cashflow_fact").reason is None
 
 
-@pytest.mark.parametrize(
-    "ddl",
-    [
+def test_change_of_the_schema_means_full(olap: Olap) -> None:
+    for ddl in (
         "ALTER TABLE cash_flow_entries ALTER COLUMN amount TYPE numeric(16,2) USING amount * 2",
-        "ALTER TABLE cash_flow_entries ALTER COLUMN amount TYPE numeric(14,2) USING amount + 1",
+        "ALTER TABLE cash_flow_entries ALTER COLUMN amount TYPE numeric(16,2) USING amount + 1",
         "ALTER TABLE cash_flow_entries RENAME amount TO paid; ALTER TABLE cash_flow_entries ADD amount numeric(9,2)"
         " NOT NULL DEFAULT 3",
-    ],
-)
-def test_change_of_the_schema_means_full(olap: Olap, ddl: str) -> None:
-    olap.execute(ddl)
-    result = olap.refresh("mv_cashflow_fact")
-    assert result.reason and "rewritten or changed" in result.reason
-    assert olap.is_exact("mv_cashflow_fact")
-    assert olap.refresh("mv_cashflow_fact").reason is None
+    ):
+        olap.execute(ddl)
+        result = olap.refresh("mv_cashflow_fact")
+        assert result.reason and "rewritten or changed" in result.reason, ddl
+        assert olap.is_exact("mv_cashflow_fact")
+        assert olap.refresh("mv_cashflow_fact").reason is None
 
 
 def test_another_server_means_full(olap: Olap) -> None:
@@ -169,7 +167,7 @@ def test_many_changes_are_recomputed_when_that_was_learned_to_be_cheaper(olap: O
 
 
 def test_what_a_batch_costs_is_learned(olap: Olap) -> None:
-    olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE case_id <= 60")
+    olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE case_id <= 300")
     assert olap.one("SELECT ms_per_key FROM mozart.view_state WHERE name = 'mv_cashflow_fact'") is None
     olap.refresh("mv_cashflow_fact")
     assert olap.one("SELECT ms_per_key FROM mozart.view_state WHERE name = 'mv_cashflow_fact'") > 0
