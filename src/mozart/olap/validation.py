@@ -21,7 +21,8 @@ from mozart.olap.state import require_installed
 from mozart.sql import quote_identifier, quote_qualified
 
 _FILE = "views/sources.yaml"
-_STATEMENT_TIMEOUT = "10min"
+_PATIENCE = {"statement_timeout": "10min", "lock_timeout": "30s"}
+"""A table that somebody rewrites is tried again by the task; a validation that hangs holds up the whole sync."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def validate_source(database: OlapDatabase, registry: ViewRegistry) -> Validatio
     with closing(database.connect()) as connection:
         try:
             require_installed(connection)
-            with transaction(connection, repeatable_read=True, settings={"statement_timeout": _STATEMENT_TIMEOUT}):
+            with transaction(connection, repeatable_read=True, settings=_PATIENCE):
                 missing = list(_missing(connection, schema, rules))
                 if missing:
                     raise ConfigurationError(missing)
