@@ -12,7 +12,7 @@ SYNC := $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BI
 EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --compile-bytecode --python $(BIN)/python --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev lock demo up down test test-e2e test-faults bench-load bench-merge bench-olap lint format typecheck sync check-sync deploy dbt-parse validate dev clean
+.PHONY: help install install-dev lock demo up down test test-e2e test-faults test-trino install-trino bench-load bench-merge bench-olap lint format typecheck sync check-sync deploy dbt-parse validate dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,7 @@ COMPILE := $(UV) pip compile --quiet --python-version 3.11 --universal --generat
 lock: $(UV) ## Write the lock files from pyproject.toml
 	@$(COMPILE) --extra build pyproject.toml -o requirements/runtime.txt
 	@$(COMPILE) --extra build --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+	@$(COMPILE) --extra build --extra trino -c requirements/runtime.txt pyproject.toml -o requirements/trino.txt
 	@$(COMPILE) --extra build --extra bench -c requirements/runtime.txt pyproject.toml -o requirements/bench.txt
 
 up: install ## Start the local stack
@@ -64,6 +65,13 @@ test-e2e: install-dev ## The whole stack as an operator uses it: killed workers,
 FAULTS ?= --faults-all --faults-seconds 300
 test-faults: install-dev ## Kills, lost replies, full disks, two loaders at once: the long form (FAULTS= for the short one)
 	@$(BIN)/python -m pytest tests/faults $(FAULTS)
+
+install-trino: install-dev ## Install Trino's Java, and fetch its server once from Maven Central (needs mvn)
+	@$(UV) pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements/trino.txt
+	@$(BIN)/python -m mozart.services.trino_download
+
+test-trino: install-trino ## The same models and tables on a real Trino
+	@$(BIN)/python -m pytest tests/trino
 
 BENCH := .venv-bench
 $(BENCH)/.ready: requirements/bench.txt pyproject.toml $(UV)

@@ -208,3 +208,12 @@ def _lock(folder: Path) -> Generator[None]:
     with (folder.parent / f"{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def main() -> None:
+    """Fetch the server unless it is there, and say where it is."""
+    print(f"Trino {TRINO_VERSION} is in {install_trino(trino_folder(os.environ), print)}; its Java is {find_java()}")
+
+
+if __name__ == "__main__":
+    main()

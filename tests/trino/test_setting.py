@@ -1,0 +1,60 @@
+"""One setting moves a project to Trino: `mozart query` and the models follow it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from mozart.cli.query import command
+from mozart.engine.dbt_run import build_models
+from mozart.engine.trino_client import TrinoSession
+from mozart.services.trino import Trino
+from mozart.tenancy.names import Namespaces
+from tests.integration.engine.conftest import TinyTenant
+from tests.trino.conftest import Login
+
+
+@pytest.fixture
+def on_trino(trino: Trino, tiny: TinyTenant, monkeypatch: pytest.MonkeyPatch) -> TinyTenant:
+    """The tiny tenant in a project whose environment says Trino."""
+    address = trino.address
+    for name, value in {
+        "MOZART_ROOT": str(tiny.root),
+        "MOZART_ENGINE": "trino",
+        "MOZART_TRINO_HOST": address.host,
+        "MOZART_TRINO_PORT": str(address.port),
+        "MOZART_TRINO_PASSWORD": address.password.get_secret_value(),
+        "MOZART_TRINO_CERTIFICATE": str(address.certificate),
+    }.items():
+        monkeypatch.setenv(name, value)
+    return tiny
+
+
+def test_models_and_queries_follow_the_setting(
+    on_trino: TinyTenant, tiny_spaces: Namespaces, login: Login, operator: TrinoSession
+) -> None:
+    assert login(tiny_spaces)
+    results = build_models(on_trino.request(), on_trino.lakehouse)
+    assert {result.status for result in results} == {"published"}
+    table = f"{on_trino.namespace}.mart_case"
+    (user,) = operator.fetch_one(
+        f"SELECT summary['trino_user'] FROM iceberg.{on_trino.namespace}.\"mart_case$snapshots\" "
+        "WHERE summary['trino_user'] IS NOT NULL"
+    )
+    assert user == on_trino.namespace  # the tenant's own login, on Trino
+
+    sql = f"select case_id, cast(total as decimal(9,2)) as total, version() as engine from {table} order by 1"
+    done = CliRunner().invoke(command, [sql, "--format", "json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == [
+        {"case_id": 1, "total": "12.00", "engine": "476"},
+        {"case_id": 2, "total": "0.00", "engine": "476"},
+    ]
+
+
+def test_the_query_command_cannot_write(on_trino: TinyTenant) -> None:
+    done = CliRunner().invoke(command, [f"drop schema {on_trino.namespace} cascade"])
+    assert done.exit_code != 0
+    assert "PERMISSION_DENIED" in str(done.exception) + done.output
