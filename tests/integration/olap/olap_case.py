@@ -31,6 +31,10 @@ class Olap:
     registry: ViewRegistry
     server: Postgres
 
+    def without_server(self) -> Olap:
+        """A copy that another process can take."""
+        return dataclasses.replace(self, server=None)  # type: ignore[arg-type]
+
     def execute(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Run a statement in a transaction of its own; its rows, if it has any."""
         with closing(self.database.connect()) as connection:

@@ -1,15 +1,20 @@
 """Random business against Axiom Core, and refreshers that are killed: the harness of the exactness tests.
 
-Runs in forked processes, so that a kill is a kill. The seed decides what each writer does; the interleaving is the
-machine's. One writer holds every transaction open for a while, so that transactions commit out of their order.
+Runs in forked processes, so that a kill is a kill; they are forked from a process of the harness's own, for a fork of
+a test session's many threads may hang. The seed decides what each writer does; the interleaving is the machine's. One
+writer holds every transaction open for a while, so that transactions commit out of their order.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import random
+import secrets
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -18,14 +23,67 @@ import psycopg
 from olap_case import FACTS, Olap
 
 from mozart.errors import MozartError
+from mozart.olap import maintain
+from mozart.olap.attempt import LockedState
 from mozart.olap.database import Connection, OlapDatabase
+from mozart.olap.model import View
+from mozart.olap.state import prune_change_log
 
 FORK = multiprocessing.get_context("fork")
 _EXPECTED = (psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation, psycopg.errors.UniqueViolation)
 
 
-def run_harness(olap: Olap, *, seed: int, seconds: float, refresher: Callable[[Olap, str], None]) -> int:
-    """Writers at work for so long while refreshers are killed at random; returns how many were killed."""
+def run_harness(olap: Olap, *, seed: int, seconds: float, refresher: str) -> int:
+    """Writers at work for so long while refreshers are killed at random; returns how many were killed.
+
+    `refresher` is the name of a function here that takes the case and a view.
+    """
+    request = pickle.dumps((olap.without_server(), seed, seconds, refresher))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, __file__],
+        input=request,
+        env=environment,
+        capture_output=True,
+        timeout=seconds + 120,
+        check=False,
+    )
+    assert done.returncode == 0, f"seed {seed}: {done.stderr.decode()[-4000:]}"
+    return int(done.stdout)
+
+
+def main() -> None:
+    """Read a request of `run_harness` from standard input, and print how many refreshers were killed."""
+    olap, seed, seconds, name = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's
+    print(_run(olap, seed, seconds, globals()[name]))
+
+
+def refresh_as_anybody(olap: Olap, view: str) -> None:
+    """A refresh of any kind, and what the sweep does after it."""
+    olap.refresh(view, secrets.choice(("incremental", "event", "sweep", "full")))  # type: ignore[arg-type]
+    with closing(olap.database.connect()) as connection:
+        prune_change_log(connection)
+
+
+def refresh_by_time(olap: Olap, view: str) -> None:
+    """A refresh whose cursor is a time."""
+    maintain.read_changes = changed_since_the_last_refresh
+    olap.refresh(view)
+
+
+def changed_since_the_last_refresh(connection: Connection, view: View, state: LockedState) -> maintain.Changes:
+    """The wrong cursor: what commits late has an earlier time than the last refresh."""
+    row = connection.execute(
+        "SELECT array_agg(DISTINCT l.key)::text, count(DISTINCT l.key)"
+        " FROM mozart.change_log l, mozart.view_state s"
+        " WHERE s.name = %s AND l.source = ANY(s.sources) AND l.changed_at > s.last_refreshed_at",
+        (view.name,),
+    ).fetchone()
+    keys, count = row or (None, 0)
+    return maintain.Changes(str(keys or "{}"), int(count), is_unbounded=False)
+
+
+def _run(olap: Olap, seed: int, seconds: float, refresher: Callable[[Olap, str], None]) -> int:
     chance = random.Random(seed)  # noqa: S311 - repeatable, guards nothing
     until = time.monotonic() + seconds
     writers = [FORK.Process(target=_write, args=(olap.database, seed + n, until, n == 0)) for n in range(4)]
@@ -47,7 +105,8 @@ def run_harness(olap: Olap, *, seed: int, seconds: float, refresher: Callable[[O
             _kill(process)
         for writer in writers:
             writer.join(30)
-    assert [writer.exitcode for writer in writers] == [0] * len(writers), "a writer failed; see its traceback"
+    codes = [writer.exitcode for writer in writers]
+    assert codes == [0] * len(writers), f"writers ended with {codes}"
     return killed
 
 
@@ -154,3 +213,7 @@ _OPERATIONS: tuple[Callable[[Connection, random.Random], None], ...] = (
     *(_pay, _pay, _pay, _cancel, _move_entries, _move_cases),
     *(_register, _unregister, _measure, _bulk, _open_and_withdraw),
 )
+
+
+if __name__ == "__main__":
+    main()
