@@ -234,8 +234,12 @@ SELECT {_ATTEMPT} FROM {_SCHEMA}.refresh_history
 WHERE %(view)s::text IS NULL OR view = %(view)s ORDER BY id DESC LIMIT %(limit)s
 """.encode()
 
-# Below the oldest number that any view's snapshot still asks about. The scan is one range of the index.
+# Below the oldest number that a view of this source still asks about: one range of the index a source. A view of other
+# sources that is seldom refreshed holds nothing back; else every look at the states would read all it has not applied.
 _PRUNE = f"""
-DELETE FROM {_SCHEMA}.change_log
-WHERE xid < (SELECT min(pg_snapshot_xmin(snapshot)) FROM {_SCHEMA}.view_state)
+DELETE FROM {_SCHEMA}.change_log AS c
+USING (
+    SELECT source, min(pg_snapshot_xmin(snapshot)) AS applied
+    FROM {_SCHEMA}.view_state, unnest(sources) AS source GROUP BY source) AS s
+WHERE c.source = s.source AND c.xid < s.applied
 """.encode()

@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS {_SCHEMA}.change_log (
     xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX IF NOT EXISTS change_log_xid ON {_SCHEMA}.change_log (xid);
+CREATE INDEX IF NOT EXISTS change_log_source_xid ON {_SCHEMA}.change_log (source, xid);
 CREATE TABLE IF NOT EXISTS {_SCHEMA}.dirty_mark (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     view      text NOT NULL,
