@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from psycopg import sql
 
 from mozart.services.secrets import ensure_secrets
 from mozart.services.stack import Stack
@@ -88,3 +91,27 @@ def _unschedule(file: Path) -> None:
     """A scheduled run would take the tenant's only slot from the test: leave it to the next 29th of February."""
     text = file.read_text(encoding="utf-8")
     file.write_text(re.sub(r'(?m)^  schedule: ".*"$', '  schedule: "0 0 29 2 *"', text), encoding="utf-8")
+
+
+@contextmanager
+def edited(file: Path, old: str, new: str) -> Generator[None]:
+    """The file with other words in it, for as long as the block lasts."""
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def source_down(fleet: DeployedFleet) -> Generator[None]:
+    """Nobody gets into harbor's database; the server that acme's is on goes on."""
+    database = sql.Identifier(VICTIM)
+    with fleet.project.stack.postgres.superuser().connect(autocommit=True) as connection:
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+        try:
+            yield
+        finally:
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))

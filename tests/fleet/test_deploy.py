@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 from mozart.lake.object_store import ObjectStore
-from tests.fleet.deployed_fleet import DeployedFleet
+from tests.fleet.deployed_fleet import DeployedFleet, edited
 from tests.integration.tenants.test_three_sources import MARTS
 
 GUEST, TWIN = "meadow", "atlas"
@@ -106,17 +106,6 @@ def _guest(server: Server) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _edited(file: Path, old: str, new: str) -> Generator[None]:
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new), encoding="utf-8")
-    try:
-        yield
-    finally:
-        file.write_text(text, encoding="utf-8")
-
-
 def _rows(table: pa.Table) -> Counter[str]:
     return Counter(repr(row) for row in table.to_pylist())
 
@@ -151,9 +140,9 @@ def test_prefect_deploys_the_generated_file_to_the_same(server: Server) -> None:
 def test_tenants_with_mistakes_stay_as_they_are_and_the_others_are_deployed(server: Server) -> None:
     before, tenants = server.inventory(), server.project.root / "tenants"
     with (
-        _edited(tenants / "harbor" / "tenant.yaml", "type: postgresql", "type: [postgresql"),
-        _edited(tenants / "atlas" / "tenant.yaml", "${ATLAS_DB_FILE:.mozart/samples/atlas.db}", "${NOT_SET_ANYWHERE}"),
-        _edited(tenants / "acme" / "tenant.yaml", "29 2 *", "30 4 *"),
+        edited(tenants / "harbor" / "tenant.yaml", "type: postgresql", "type: [postgresql"),
+        edited(tenants / "atlas" / "tenant.yaml", "${ATLAS_DB_FILE:.mozart/samples/atlas.db}", "${NOT_SET_ANYWHERE}"),
+        edited(tenants / "acme" / "tenant.yaml", "29 2 *", "30 4 *"),
     ):
         done = server.project.mozart("deploy")
         after = server.inventory()

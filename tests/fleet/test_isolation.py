@@ -10,49 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from psycopg import sql
 
-from tests.fleet.deployed_fleet import OTHERS, VICTIM, DeployedFleet
+from tests.fleet.deployed_fleet import OTHERS, VICTIM, DeployedFleet, edited, source_down
 from tests.integration.tenants.test_three_sources import MARTS
 
 
 @contextmanager
 def _broken_models(fleet: DeployedFleet) -> Generator[None]:
     model = fleet.project.root / "tenants" / VICTIM / "models" / "staging" / "harbor__stg_ledger.sql"
-    with _edited(model, "from source", "from nowhere at all"):
+    with edited(model, "from source", "from nowhere at all"):
         yield
 
 
 @contextmanager
 def _invalid_yaml(fleet: DeployedFleet) -> Generator[None]:
-    with _edited(fleet.project.root / "tenants" / VICTIM / "tenant.yaml", "type: postgresql", "type: [postgresql"):
+    with edited(fleet.project.root / "tenants" / VICTIM / "tenant.yaml", "type: postgresql", "type: [postgresql"):
         yield
-
-
-@contextmanager
-def _source_down(fleet: DeployedFleet) -> Generator[None]:
-    """Nobody gets into harbor's database; the server that acme's is on goes on."""
-    database = sql.Identifier(VICTIM)
-    with fleet.project.stack.postgres.superuser().connect(autocommit=True) as connection:
-        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
-        try:
-            yield
-        finally:
-            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
-
-
-@contextmanager
-def _edited(file: Path, old: str, new: str) -> Generator[None]:
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new), encoding="utf-8")
-    try:
-        yield
-    finally:
-        file.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -67,7 +42,7 @@ class Trouble:
 TROUBLES: Mapping[str, Trouble] = {
     "models broken": Trouble(_broken_models, "stg_ledger", ("mart_case", "mart_cashflow_monthly")),
     "tenant.yaml invalid": Trouble(_invalid_yaml, "tenants/harbor/tenant.yaml"),
-    "source down": Trouble(_source_down, ""),
+    "source down": Trouble(source_down, ""),
 }
 
 

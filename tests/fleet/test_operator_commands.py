@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import PrefectClient
-from psycopg import sql
 
 from mozart.cli.connect import prefect_client
 from mozart.fleet.doctor import end_stuck_runs, find_stuck_runs
@@ -19,7 +18,7 @@ from mozart.fleet.plan import FleetPlan, ScheduleSpec, plan_fleet
 from mozart.fleet.status import TenantStatus, read_status
 from mozart.tenancy.load import load_fleet
 from tests.e2e.deployment import Deployed
-from tests.fleet.deployed_fleet import VICTIM, DeployedFleet
+from tests.fleet.deployed_fleet import VICTIM, DeployedFleet, source_down
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +90,11 @@ def test_doctor_finds_nothing_in_a_fleet_that_is_well(project: Deployed) -> None
     assert _findings(project) == (0, {})
 
 
-def test_doctor_names_a_source_that_is_down_and_a_block_that_is_gone(project: Deployed) -> None:
-    database = sql.Identifier(VICTIM)
-    with project.stack.postgres.superuser().connect(autocommit=True) as connection:
-        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
-        try:
-            code, problems = _findings(project)
-        finally:
-            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
+def test_doctor_names_a_source_that_is_down_and_a_block_that_is_gone(
+    deployed_fleet: DeployedFleet, project: Deployed
+) -> None:
+    with source_down(deployed_fleet):
+        code, problems = _findings(project)
     assert code == 1
     assert list(problems) == [f"{VICTIM}: source"]
     password = project.settings.get("HARBOR_DB_PASSWORD")
