@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import ClassVar
@@ -115,7 +116,8 @@ class SeaweedFS(Service):
         if stopped:
             for port in self.ports.values():
                 for socket in _SOCKETS.glob(f"seaweedfs-*-{port.number}.sock"):
-                    socket.unlink(missing_ok=True)  # weed removes only some of them
+                    with suppress(PermissionError):  # another user's, left from a server that once had this port
+                        socket.unlink(missing_ok=True)  # weed removes only some of them
         return stopped
 
     def _list_problem(self) -> str | None:

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -130,6 +131,13 @@ def test_login_needs_the_password(open_folder: Path) -> None:
         server.stop()
 
 
+def left_socket(path: str) -> Path:
+    """A socket as a killed server of root leaves it, at a path that weed takes by its port number."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+    return Path(path)
+
+
 @as_root
 def test_ordinary_user_runs_the_servers(open_folder: Path) -> None:
     nobody = pwd.getpwnam("nobody")
@@ -141,7 +149,9 @@ def test_ordinary_user_runs_the_servers(open_folder: Path) -> None:
     ports = find_free_ports(5)
     names = ("POSTGRES", "VALKEY", "S3", "CATALOG", "PREFECT")
     lines = [f"MOZART_{name}_PORT={port}\n" for name, port in zip(names, ports, strict=True)]
-    (root / ".env").write_text("".join(lines) + f"MOZART_SEAWEEDFS_PORT_BASE={find_free_block(INNER_PORTS)[0]}\n")
+    base = find_free_block(INNER_PORTS)[0]
+    (root / ".env").write_text("".join(lines) + f"MOZART_SEAWEEDFS_PORT_BASE={base}\n")
+    foreign = left_socket(f"/tmp/seaweedfs-master-grpc-{base + 1}.sock")
     for path in (root, *root.rglob("*")):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
     packages = sysconfig.get_paths()["purelib"]
@@ -163,7 +173,10 @@ def test_ordinary_user_runs_the_servers(open_folder: Path) -> None:
         timeout=120,
         check=False,
     )
+    still_there = foreign.exists()
+    foreign.unlink(missing_ok=True)
     assert done.returncode == 0, done.stderr
+    assert still_there
     said = json.loads(done.stdout.splitlines()[-1])
     assert said == {"uid": nobody.pw_uid, "owner": "mozart", "ready": [True, True, True]}
 
