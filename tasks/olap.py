@@ -8,11 +8,12 @@ come from the views: a view more is a step more, without a change here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import httpx
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.concurrency.asyncio import (
@@ -74,8 +75,9 @@ async def open_olap() -> OlapPlace:
     """Read `views/` and the blocks. ConfigurationError when one of them is missing or broken."""
     settings = load_settings()
     try:
-        database = await OlapDatabase.aload(olap_database.DOCUMENT)
-        cache = await OlapCache.aload(olap_cache.DOCUMENT)
+        database, cache = await asyncio.gather(
+            OlapDatabase.aload(olap_database.DOCUMENT), OlapCache.aload(olap_cache.DOCUMENT)
+        )
     except (ValueError, RuntimeError) as error:
         # Neither chained nor quoted: a failed validation prints the block's values.
         what = "are missing" if isinstance(error, ValueError) else "have an older shape"
@@ -85,8 +87,15 @@ async def open_olap() -> OlapPlace:
     return OlapPlace(place, registry, cache.server(), str(flow_run.get_id() or "local"))
 
 
+async def in_shown_slot(view: str, work: Callable[[], SyncResult]) -> SyncResult:
+    """Do `work` in a thread and show it by the view's limit meanwhile; the work does not wait for that."""
+    working = asyncio.create_task(asyncio.to_thread(work))
+    async with _shown_slot(view):
+        return await working
+
+
 @asynccontextmanager
-async def shown_slot(view: str) -> AsyncGenerator[None]:
+async def _shown_slot(view: str) -> AsyncGenerator[None]:
     """Hold the view's limit if it is free. For the eye only: the database itself lets one refresh at a time."""
     async with AsyncExitStack() as stack:
         try:
@@ -94,8 +103,8 @@ async def shown_slot(view: str) -> AsyncGenerator[None]:
                 refresh_limit(view), occupy=1, max_retries=0, lease_duration=300, raise_on_lease_renewal_failure=False
             )
             await stack.enter_async_context(slot)
-        except (ConcurrencySlotAcquisitionError, AcquireConcurrencySlotTimeoutError):
-            get_run_logger().info("%s: its limit is held by another run", view)
+        except (ConcurrencySlotAcquisitionError, AcquireConcurrencySlotTimeoutError, httpx.HTTPError):
+            get_run_logger().info("%s: its limit is held by another run, or not to be had", view)
         yield
 
 
@@ -148,10 +157,10 @@ async def refresh_in_sync(name: str, view: str, run: FullSyncRun, blocked_by: st
     place, sync = run.place, run.sync
     if sync is None:
         raise TerminalError("the full sync was not begun")
-    async with shown_slot(view):
-        result = await asyncio.to_thread(
-            refresh_in_full_sync, place.database, place.registry, sync.id, view, run_id=place.run_id
-        )
+    result = await in_shown_slot(
+        view,
+        lambda: refresh_in_full_sync(place.database, place.registry, sync.id, view, run_id=place.run_id),
+    )
     get_run_logger().info(result_line(result))
     return result
 
@@ -269,11 +278,17 @@ async def _state_of(run: FullSyncRun, task: Task[..., Any], *parameters: Any) ->
 
 @step("refresh {view}")
 async def refresh_one_view(place: OlapPlace, view: str, kind: RefreshKind, force: bool) -> SyncResult:
-    """Refresh the view now, or say why not; a request that is skipped stays marked in the database."""
-    async with shown_slot(view):
-        result = await asyncio.to_thread(
-            refresh_view, place.database, place.registry, view, kind=kind, force=force, run_id=place.run_id
-        )
+    """Refresh the view now, or say why not; a request that is skipped stays marked in the database.
+
+    A run that an event asked for is skipped when the sweep was there first.
+    """
+    asked_at = flow_run.get_scheduled_start_time() if kind == "event" else None
+    result = await in_shown_slot(
+        view,
+        lambda: refresh_view(
+            place.database, place.registry, view, kind=kind, force=force, run_id=place.run_id, asked_at=asked_at
+        ),
+    )
     get_run_logger().info(result_line(result))
     return result
 

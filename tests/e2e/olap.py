@@ -19,6 +19,7 @@ from samples import axiom_core
 from tests.e2e.deployment import Deployed, wait_until
 
 FULL_SYNC = "olap-full-sync/daily"
+RESUME = "olap-full-sync/resume"
 DIMENSIONS = ("dim_case_type", "dim_org", "dim_stakeholder_type", "dim_time")
 FACTS = ("mv_business_fact", "mv_cashflow_fact")
 DIMENSION_STEPS = ("refresh_dim_case_type", "refresh_dim_org", "refresh_dim_time", "refresh_dim_stakeholder")

@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import pytest
 
+from mozart.olap.refresh import ANSWERED
+from mozart.olap.sweep import GRACE_SECONDS
 from tests.e2e.deployment import wait_until
 from tests.e2e.olap import FACTS, Olap
 
@@ -38,7 +40,9 @@ def test_a_burst_of_events_is_one_run_of_each_views_deployment(olap: Olap) -> No
         run = olap.runs(f"mv-incremental/{view}")[0]
         assert olap.project.wait(run["id"]).type == "COMPLETED"
         (row,) = olap.project.rows_of(run["id"], f"{view.replace('_', '-')}-sync")
-        assert (row["status"], row["kind"], row["run_id"]) == ("completed", "event", run["id"])
+        assert (row["kind"], row["run_id"]) == ("event", run["id"])
+        # On a machine that is so slow that the sweep had to do it, the run says so and does nothing again.
+        assert row["status"] == "completed" or (seconds > GRACE_SECONDS and row["reason"] == ANSWERED)
 
 
 def test_another_system_asks_by_the_documented_event(olap: Olap) -> None:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.e2e.deployment import FINAL, kill_all, wait_until
-from tests.e2e.olap import DIMENSION_STEPS, DIMENSIONS, FACT_STEPS, FACTS, FULL_SYNC, Olap, Received
+from tests.e2e.olap import DIMENSION_STEPS, DIMENSIONS, FACT_STEPS, FACTS, FULL_SYNC, RESUME, Olap, Received
 
 pytestmark = pytest.mark.e2e
 
@@ -138,8 +138,9 @@ def test_a_killed_sync_goes_on_where_it_was(olap: Olap) -> None:
     assert before[1] == "started"
     # The server learns of the kill by the missing heartbeat; the operator does not wait for that.
     olap.project.post(f"flow_runs/{run}/set_state", {"state": {"type": "CRASHED"}, "force": True})
-    again = olap.start(FULL_SYNC)
-    assert olap.project.wait(again).type == "COMPLETED"
+    wait_until(lambda: bool(olap.runs(RESUME)), 60, "the automation goes on with it")
+    (again,) = olap.runs(RESUME)
+    assert olap.project.wait(again["id"]).type == "COMPLETED"
     assert olap.execute("SELECT id, status FROM mozart.full_sync ORDER BY id DESC LIMIT 1") == [
         (before[0], "completed")
     ]

@@ -9,9 +9,14 @@ from pathlib import Path
 import click
 
 from mozart.cli.olap_project import json_option, open_project, print_json, root_option
+from mozart.errors import MozartError
+from mozart.olap.cache import ViewCache, invalidate
+from mozart.olap.database import OlapDatabase
+from mozart.olap.redis_server import redis_from_settings
 from mozart.olap.refresh import refresh_view
 from mozart.olap.state import pause_view, require_installed, resume_view
 from mozart.olap.verify import explain_view, verify_view
+from mozart.settings import find_root, load_settings
 
 DIFFERS = 1
 
@@ -25,6 +30,8 @@ def refresh(view: str, force: bool, as_json: bool, root: Path | None) -> None:
     """Refresh one view now, its stale dimensions first. Exits 0 when refreshed or skipped with a reason."""
     database, registry = open_project(root)
     result = refresh_view(database, registry, view, kind="incremental", force=force)
+    if result.status == "completed":
+        _invalidate(database, root)
     if as_json:
         click.echo(result.model_dump_json())
     elif result.status == "skipped":
@@ -33,6 +40,16 @@ def refresh(view: str, force: bool, as_json: bool, root: Path | None) -> None:
         changed = "" if result.changed_rows is None else f", {result.changed_rows} changed"
         why = f" ({result.reason})" if result.reason else ""
         click.echo(f"{view}: {result.rows} rows{changed}, {result.duration_seconds * 1000:.0f} ms{why}")
+
+
+def _invalidate(database: OlapDatabase, root: Path | None) -> None:
+    """Let readers of the cache see what is committed; without Redis the next sweep does."""
+    settings = load_settings((root or find_root()).resolve())
+    try:
+        with closing(ViewCache(redis_from_settings(settings))) as cache, closing(database.connect()) as connection:
+            invalidate(cache, connection)
+    except MozartError as error:
+        click.echo(f"the cache was not invalidated, the next sweep will: {error}", err=True)
 
 
 @click.command(epilog="Example: mozart olap explain mv_business_fact --sql")

@@ -36,6 +36,7 @@ from prefect.flow_engine import run_flow_async, run_flow_sync
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from pydantic import PrivateAttr
 
 from mozart.errors import ConfigurationError
 from mozart.fleet.serving import serve
@@ -46,11 +47,27 @@ _CANCEL_POLL_SECONDS = 2.0
 logger = logging.getLogger("prefect.mozart.inline")
 
 
-class InlineWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
+class InlineJob(BaseJobConfiguration):
+    """What the base class has read of a run's deployment, so that it need not be read once more."""
+
+    _entrypoint: str | None = PrivateAttr(default=None)
+
+    @property
+    def entrypoint(self) -> str | None:
+        """Where the deployment's flow is: `path.py:function`."""
+        return self._entrypoint
+
+    def prepare_for_flow_run(self, flow_run: FlowRun, deployment: Any = None, *args: Any, **others: Any) -> None:
+        """Called by the base class for each run."""
+        super().prepare_for_flow_run(flow_run, deployment, *args, **others)
+        self._entrypoint = deployment.entrypoint if deployment is not None else None
+
+
+class InlineWorker(BaseWorker[InlineJob, BaseVariables, BaseWorkerResult]):
     """Runs each flow run of its pool as a task of this process's event loop. Needs no infrastructure."""
 
     type: str = INLINE_TYPE
-    job_configuration: type[BaseJobConfiguration] = BaseJobConfiguration
+    job_configuration: type[InlineJob] = InlineJob
     _display_name = "Inline"
     _description = "Executes short async flow runs inside the worker's own process."
 
@@ -61,11 +78,11 @@ class InlineWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRes
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: BaseJobConfiguration,
+        configuration: InlineJob,
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> BaseWorkerResult:
         """Execute the run. What is raised before `started` makes BaseWorker report a crash with the reason."""
-        flow = await self._load(flow_run)
+        flow = await self._load(flow_run, configuration)
         if task_status is not None:
             task_status.started(os.getpid())
         is_finished = False
@@ -79,13 +96,12 @@ class InlineWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRes
             await self.client.set_flow_run_state(flow_run.id, cancelled, force=True)
         return BaseWorkerResult(status_code=0, identifier=str(os.getpid()))
 
-    async def _load(self, flow_run: FlowRun) -> Flow[Any, Any]:
+    async def _load(self, flow_run: FlowRun, configuration: InlineJob) -> Flow[Any, Any]:
         if flow_run.deployment_id is None:
             raise ConfigurationError("the inline pool runs deployments only")
-        deployment = await self.client.read_deployment(flow_run.deployment_id)
-        if not deployment.entrypoint:
-            raise ConfigurationError(f"the deployment {deployment.name} names no entrypoint")
-        return await anyio.to_thread.run_sync(self._load_once, deployment.entrypoint)
+        if not configuration.entrypoint:
+            raise ConfigurationError(f"the deployment of the run {flow_run.name} names no entrypoint")
+        return await anyio.to_thread.run_sync(self._load_once, configuration.entrypoint)
 
     def _load_once(self, entrypoint: str) -> Flow[Any, Any]:
         with self._loading:
@@ -103,6 +119,9 @@ class InlineWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRes
             if state is not None and state.type == StateType.CANCELLING:
                 break
         scope.cancel()
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Nothing: no infrastructure is started that a run would wait for, and the state costs 0.1 s."""
 
     async def _worker_metadata(self) -> WorkerMetadata | None:
         """Nothing: the base class imports every installed integration to list their versions."""

@@ -14,6 +14,7 @@ from prefect.blocks.core import Block
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import AutomationCore
 from prefect_email import EmailServerCredentials
 from pydantic import SecretStr
@@ -22,8 +23,22 @@ from blocks import AlertMail, OlapCache, OlapDatabase, alert_mail, olap_cache, o
 from mozart.errors import ConfigurationError, Problem
 from mozart.fleet.apply import put_automation, save_block
 from mozart.fleet.changes import Applied
-from mozart.fleet.olap_automations import AlertTargets, alert_automations, is_of_olap, refresh_automation
-from mozart.fleet.olap_plan import ALERT_FLOW, LIMIT_PREFIX, OLAP_FLOWS, VIEW_FLOW
+from mozart.fleet.olap_automations import (
+    AlertTargets,
+    alert_automations,
+    is_of_olap,
+    refresh_automation,
+    resume_automation,
+)
+from mozart.fleet.olap_plan import (
+    ALERT_FLOW,
+    FULL_SYNC_DEPLOYMENT,
+    FULL_SYNC_FLOW,
+    LIMIT_PREFIX,
+    OLAP_FLOWS,
+    RESUME_DEPLOYMENT,
+    VIEW_FLOW,
+)
 from mozart.fleet.plan import OLAP_TAG, FleetPlan
 from mozart.olap import database as core
 from mozart.olap.redis_server import RedisServer, redis_from_settings
@@ -130,7 +145,9 @@ async def apply_olap_automations(
 async def _automations(client: PrefectClient, plan: FleetPlan, access: OlapAccess) -> list[AutomationCore]:
     ids = {spec.full_name: (await client.read_deployment_by_name(spec.full_name)).id for spec in plan.olap}
     mail = next(ids[spec.full_name] for spec in plan.olap if spec.flow_name == ALERT_FLOW)
+    daily, resume = (ids[f"{FULL_SYNC_FLOW}/{name}"] for name in (FULL_SYNC_DEPLOYMENT, RESUME_DEPLOYMENT))
     return [
+        resume_automation(daily, resume),
         *(refresh_automation(spec.name, ids[spec.full_name]) for spec in plan.olap if spec.flow_name == VIEW_FLOW),
         *alert_automations(AlertTargets(mail, await _webhook_id(access)), access.longest_sync_seconds),
     ]
@@ -153,7 +170,7 @@ async def _prune(client: PrefectClient, plan: FleetPlan, automations: set[str]) 
             done.append(Applied("automation", automation.name, "removed"))
     for flow_name in OLAP_FLOWS:
         flow = FlowFilter(name=FlowFilterName(any_=[flow_name]))
-        for deployment in await client.read_deployments(flow_filter=flow, limit=_PAGE):
+        for deployment in await _all_deployments(client, flow):
             full_name = f"{flow_name}/{deployment.name}"
             if OLAP_TAG in deployment.tags and full_name not in kept:
                 await client.delete_deployment(deployment.id)
@@ -164,6 +181,15 @@ async def _prune(client: PrefectClient, plan: FleetPlan, automations: set[str]) 
             await client.delete_global_concurrency_limit_by_name(limit)
             done.append(Applied("limit", limit, "removed"))
     return done
+
+
+async def _all_deployments(client: PrefectClient, flow: FlowFilter) -> list[DeploymentResponse]:
+    found: list[DeploymentResponse] = []
+    while True:
+        page = await client.read_deployments(flow_filter=flow, limit=_PAGE, offset=len(found))
+        found.extend(page)
+        if len(page) < _PAGE:
+            return found
 
 
 async def _all_limits(client: PrefectClient) -> list[str]:

@@ -1,4 +1,4 @@
-"""The automations of the OLAP layer: a changed view is refreshed, a failed or endless full sync is told to people.
+"""The automations of the OLAP layer: a changed view is refreshed, a killed full sync goes on, a failed one is told of.
 
 Built for the Prefect API, from ids that exist only there: apply them after the deployments. Slack is told by the server
 itself (SendNotification), e-mail by a run of the flow `alert`, for no notification block sends e-mail of ours.
@@ -60,6 +60,30 @@ def refresh_automation(view: str, deployment: UUID) -> AutomationCore:
             within=timedelta(0),
         ),
         actions=[_run(deployment, {"view": view, "asked_by": "event"})],
+    )
+
+
+def resume_automation(full_sync: UUID, resume: UUID) -> AutomationCore:
+    """Goes on with a crashed run of the deployment `full_sync` by one of `resume`, which nothing follows."""
+    return AutomationCore(
+        name=f"{_PREFIX}go on with a killed full sync",
+        description="A crashed run of the daily sync is followed by one of olap-full-sync/resume.",
+        enabled=True,
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match=ResourceSpecification(root={"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                root={
+                    "prefect.resource.role": ["deployment"],
+                    "prefect.resource.id": [f"prefect.deployment.{full_sync}"],
+                }
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[_run(resume, {})],
     )
 
 

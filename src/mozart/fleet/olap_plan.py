@@ -1,6 +1,7 @@
 """What the Prefect API should hold for the OLAP layer: deployments and limits, as plain data.
 
-Pure, as `mozart.fleet.plan`. One deployment for the full sync, one a view, one for alerts.
+Pure, as `mozart.fleet.plan`. One deployment for the full sync, one that goes on with a killed one, one a view, one for
+alerts. Going on has a deployment of its own so that a crash there starts nothing: a sync that always crashes ends.
 
 Pitfall: the views live in one database, which a branch would share with production. So a branch plans nothing here:
 production's deployments keep the views fresh, and a changed view is tried in a database of its own.
@@ -16,6 +17,8 @@ from mozart.olap.registry import ViewRegistry
 
 INLINE_POOL = "mozart-inline"
 FULL_SYNC_FLOW = "olap-full-sync"
+FULL_SYNC_DEPLOYMENT = "daily"
+RESUME_DEPLOYMENT = "resume"
 FULL_SYNC_CRON = "0 3 * * *"
 VIEW_FLOW = "mv-incremental"
 ALERT_FLOW = "alert"
@@ -33,20 +36,29 @@ def with_olap(plan: FleetPlan, registry: ViewRegistry) -> FleetPlan:
     return replace(
         plan,
         limits=(*plan.limits, *limits),
-        olap=(_full_sync(), *(_of_view(view) for view in views), _alert()),
+        olap=(_full_sync(), _resume(), *(_of_view(view) for view in views), _alert()),
     )
 
 
 def _full_sync() -> DeploymentSpec:
     """One run at a time, later ones cancelled: after days without a worker one run follows, not one a day."""
     return DeploymentSpec(
-        name="daily",
+        name=FULL_SYNC_DEPLOYMENT,
         flow_name=FULL_SYNC_FLOW,
         entrypoint="flows/olap_full_sync.py:olap_full_sync",
         parameters={},
         schedule=ScheduleSpec(FULL_SYNC_CRON, "UTC", active=True),
         tags=("vision", OLAP_TAG, "etl", OWNER_TAG),
         description="Daily full sync of OLAP Materialized Views",
+    )
+
+
+def _resume() -> DeploymentSpec:
+    return replace(
+        _full_sync(),
+        name=RESUME_DEPLOYMENT,
+        schedule=None,
+        description="Goes on with a full sync that was killed; an automation starts it, once a killed sync",
     )
 
 

@@ -26,6 +26,7 @@ DRAIN_SECONDS = 10.0
 
 _SYNC_SECONDS = 30.0
 _FIRST_WAIT = 0.2
+_SOON = 0.1  # after runs were found, for they often come in groups: one event refreshes several views
 _SLOWEST_WAIT = 5.0
 
 AnyWorker = BaseWorker[Any, Any, Any]
@@ -63,15 +64,18 @@ async def _wait_for_pool(pool: str, stop: asyncio.Event) -> bool:
 async def _forever(work: Callable[[], Awaitable[Any]], seconds: float) -> None:
     failures = 0
     while True:
+        found: object = None
         try:
-            await work()
+            found = await work()
             failures = 0
         except (httpx.HTTPError, PrefectException, OSError) as error:
             failures += 1
             if failures in (1, 10, 100, 1000):
                 logger.warning("the Prefect API does not answer (%s, %d times)", type(error).__name__, failures)
-        wait = min(_FIRST_WAIT * 2 ** min(failures, 8), _SLOWEST_WAIT) if failures else seconds
-        await anyio.sleep(wait)
+        if failures:
+            await anyio.sleep(min(_FIRST_WAIT * 2 ** min(failures, 8), _SLOWEST_WAIT))
+        else:
+            await anyio.sleep(min(_SOON, seconds) if found else seconds)
 
 
 async def _drain(worker: AnyWorker) -> list[UUID]:

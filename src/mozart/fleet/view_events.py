@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from uuid import uuid4
 
 import httpx
@@ -29,6 +30,11 @@ class ViewEvents:
     api_url: str
     headers: Mapping[str, str]
 
+    @cached_property
+    def _client(self) -> httpx.Client:
+        """Kept, for making one reads all certificate authorities, which takes longer than the request."""
+        return httpx.Client(headers=dict(self.headers), timeout=_TIMEOUT)
+
     def __repr__(self) -> str:
         return f"ViewEvents({self.api_url})"
 
@@ -43,7 +49,7 @@ class ViewEvents:
             "payload": {"view": announcement.view, "events": announcement.events, "sender": "mozart olap listen"},
         }
         try:
-            answer = httpx.post(f"{self.api_url}/events", json=[event], headers=dict(self.headers), timeout=_TIMEOUT)
+            answer = self._client.post(f"{self.api_url}/events", json=[event])
         except httpx.HTTPError as error:
             raise TransientError(f"the Prefect API at {self.api_url} does not answer: {type(error).__name__}") from None
         if not answer.is_success:

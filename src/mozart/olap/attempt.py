@@ -37,7 +37,10 @@ LOCK_KEY = "hashtextextended('mv:' || %s, 0)"
 
 @dataclass(frozen=True)
 class Request:
-    """Who wants what: `interval_seconds` None means at any time; `sync_id` is the full sync it belongs to."""
+    """Who wants what: `interval_seconds` None means at any time; `sync_id` is the full sync it belongs to.
+
+    `asked_at` is when a run was asked for because data changed; None asks for a refresh whatever happened since.
+    """
 
     view: View
     kind: str
@@ -45,6 +48,7 @@ class Request:
     run_id: str | None = None
     sync_id: int | None = None
     note: str | None = None
+    asked_at: datetime | None = None
 
     @property
     def is_full(self) -> bool:
@@ -69,6 +73,7 @@ class LockedState:
     seconds_since_refresh: float | None
     is_paused: bool
     is_done_in_sync: bool
+    is_answered: bool
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,12 @@ def try_lock(connection: Connection, view_name: str) -> bool:
 def lock_state(connection: Connection, request: Request) -> LockedState:
     """Lock and read the view's state row; ConfigurationError when the view is not installed as its folder says."""
     view = request.view
-    row = connection.execute(_LOCK_STATE, {"view": view.name, "sync": request.sync_id}).fetchone()
+    values: Any = {"view": view.name, "sync": request.sync_id, "asked_at": request.asked_at}
+    row = connection.execute(_LOCK_STATE, values).fetchone()
     if row is None:
         raise ConfigurationError(f"view {view.name} is not installed; run `mozart olap install`")
-    values: Any = row
-    state = LockedState(*values)
+    found: Any = row
+    state = LockedState(*found)
     if state.definition_hash != view.definition_hash or state.strategy != view.strategy:
         raise ConfigurationError(f"views/{view.name} differs from what is installed; run `mozart olap install`")
     return state
@@ -237,7 +243,13 @@ SELECT s.strategy, s.definition_hash, s.generation, coalesce(s.row_count, 0), s.
     extract(epoch FROM clock_timestamp() - s.last_refreshed_at)::float8,
     EXISTS (SELECT FROM {_SCHEMA}.paused_view p WHERE p.view = s.name),
     EXISTS (SELECT FROM {_SCHEMA}.refresh_history h WHERE h.sync_id = %(sync)s AND h.view = s.name
-        AND h.status = 'completed')
+        AND h.status = 'completed'),
+    EXISTS (SELECT FROM {_SCHEMA}.refresh_history h WHERE h.view = s.name AND h.status = 'completed'
+            AND h.started_at >= %(asked_at)s::timestamptz)
+        AND s.recompute_reason IS NULL
+        AND NOT EXISTS (SELECT FROM {_SCHEMA}.dirty_mark d WHERE d.view = s.name)
+        AND NOT EXISTS (SELECT FROM {_SCHEMA}.change_log l WHERE l.source = ANY(s.sources)
+            AND l.xid >= pg_snapshot_xmin(s.snapshot) AND NOT pg_visible_in_snapshot(l.xid, s.snapshot))
 FROM {_SCHEMA}.view_state s WHERE s.name = %(view)s FOR UPDATE OF s
 """.encode()
 

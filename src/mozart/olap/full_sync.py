@@ -19,7 +19,7 @@ from mozart.olap.attempt import Request
 from mozart.olap.database import STATE_SCHEMA, OlapDatabase, transaction, translate
 from mozart.olap.refresh import SyncResult, attempt_refresh
 from mozart.olap.registry import ViewRegistry
-from mozart.olap.state import prune_change_log, require_installed
+from mozart.olap.state import prune_change_log, prune_history, require_installed
 from mozart.olap.validation import ValidationReport, validate_source
 from mozart.sql import quote_identifier
 
@@ -89,13 +89,14 @@ def record_full_sync(
     reason: str | None = None,
     run_id: str | None = None,
 ) -> None:
-    """Close the sync with its outcome; a sync that is closed already keeps it. Prunes the change log."""
+    """Close the sync with its outcome; a sync that is closed already keeps it. Prunes change log and history."""
     with closing(database.connect()) as connection:
         try:
             done = connection.execute(_RECORD, (status, reason, run_id, sync_id)).rowcount
             if not done and not connection.execute(_KNOWN, (sync_id,)).fetchone():
                 raise ConfigurationError(f"there is no full sync {sync_id}")
             prune_change_log(connection)
+            prune_history(connection)
         except psycopg.Error as error:
             raise translate(error, f"record of full sync {sync_id}") from error
 

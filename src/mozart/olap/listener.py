@@ -46,6 +46,9 @@ _TURN_SECONDS = 5.0
 _TURN_PAUSE = 0.5
 _LONGEST_WAIT = 5.0
 _REPORT_SECONDS = 30.0
+# A window is counted from the event's own time, for the way here took some of the quiet; no more than this share of it,
+# for clocks may differ, a long transaction's event is older than its commit, and a backlog's events are not the last.
+_SHARE_OF_THE_WAY = 0.05
 
 Log = Callable[[str], None]
 
@@ -70,6 +73,7 @@ class _Batch:
     dead: list[tuple[Entry, str]] = field(default_factory=list[tuple[Entry, str]])
     events: Counter[str] = field(default_factory=Counter[str])
     since: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    newest: dict[str, datetime] = field(default_factory=dict[str, datetime])
 
     @property
     def size(self) -> int:
@@ -87,6 +91,7 @@ class _Batch:
         for view in views:
             self.events[view.name] += 1
             self.since[view.name] = min(made_at, self.since.get(view.name, made_at))
+            self.newest[view.name] = max(made_at, self.newest.get(view.name, made_at))
 
 
 def read_event(fields: Mapping[str, str], registry: ViewRegistry) -> tuple[tuple[View, ...], datetime, str | None]:
@@ -228,17 +233,19 @@ class EventListener:
         for entry, reason in batch.dead:
             self._stream.dead_letter(entry, reason)
         self.handled += batch.size
+        now = datetime.now(UTC)
         for view, events in batch.events.items():
-            self._count(view, events)
+            self._count(view, events, way=(now - batch.newest[view]).total_seconds())
         self._batch = _Batch()
 
-    def _count(self, name: str, events: int) -> None:
+    def _count(self, name: str, events: int, *, way: float = 0.0) -> None:
+        """Count events of the view, the newest of which took `way` seconds to get here."""
         if not self._knows(name):
             return
         view = self._registry.get(name)
         self.debouncer.add(
             name,
-            time.monotonic(),
+            time.monotonic() - min(max(way, 0.0), _SHARE_OF_THE_WAY * view.debounce_seconds),
             quiet=view.debounce_seconds,
             longest=view.debounce_max_wait_seconds,
             events=events,

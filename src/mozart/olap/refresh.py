@@ -18,7 +18,7 @@ from typing import Literal
 import psycopg
 from pydantic import BaseModel, ConfigDict
 
-from mozart.errors import MozartError, TransientError
+from mozart.errors import MozartError, TerminalError, TransientError
 from mozart.olap.attempt import (
     LockedState,
     Outcome,
@@ -45,6 +45,9 @@ TOO_RECENT = "Too recent"
 IN_PROGRESS = "Another sync in progress"
 PAUSED = "Paused"
 DONE_IN_SYNC = "Already done in this sync"
+ANSWERED = "Already refreshed since it was asked for"
+
+_FOR_GOOD = (DONE_IN_SYNC, ANSWERED)
 
 _LOCK_POLL_SECONDS = 0.2
 _PRUNE_EVERY = 16
@@ -83,20 +86,28 @@ def refresh_view(
     kind: RefreshKind,
     force: bool = False,
     run_id: str | None = None,
+    asked_at: datetime | None = None,
 ) -> SyncResult:
     """Refresh one view, its stale dimensions first; returns completed or skipped.
 
-    `force` lifts the minimum interval, never the lock or a pause. A failure is recorded in the history and raised:
-    TransientError (lost connection, lock, time), DataQualityError (duplicate keys), ConfigurationError (not installed)
-    or TerminalError.
+    `force` lifts the minimum interval, never the lock or a pause. With `asked_at` a request that came late is skipped
+    when a refresh begun after it has brought in everything: the sweep did what this one was to do.
+
+    A failure is recorded in the history and raised: TransientError (lost connection, lock, time), DataQualityError
+    (duplicate keys), ConfigurationError (not installed) or TerminalError.
     """
     view = registry.get(view_name)
     interval = None if force or kind == "full" else view.min_interval_seconds
+    request = Request(view, kind, interval, run_id, asked_at=None if force else asked_at)
     with closing(database.connect()) as connection:
         for dimension in _stale_dependencies(connection, registry, view_name, interval):
             note = f"stale before {view_name}"
-            attempt_refresh(database, connection, Request(registry.get(dimension), kind, run_id=run_id, note=note))
-        result = attempt_refresh(database, connection, Request(view, kind, interval, run_id))
+            try:
+                attempt_refresh(database, connection, Request(registry.get(dimension), kind, run_id=run_id, note=note))
+            except MozartError as error:
+                _record_blocked(database, request, dimension, error)
+                raise
+        result = attempt_refresh(database, connection, request)
         if result.status == "completed" and result.generation % _PRUNE_EVERY == 0:
             with contextlib.suppress(psycopg.Error):  # the next one prunes; this refresh is committed
                 prune_change_log(connection)
@@ -139,7 +150,7 @@ def _transact(
         state = lock_state(connection, request)
         reason = _skip_reason(request, state)
         if reason:
-            return close_skipped(connection, attempt, request, reason, again=reason != DONE_IN_SYNC)
+            return close_skipped(connection, attempt, request, reason, again=reason not in _FOR_GOOD)
         work = do_refresh(connection, request.view, state, database.source_schema, is_full=request.is_full)
         return close_completed(connection, attempt, request, work)
 
@@ -149,10 +160,19 @@ def _skip_reason(request: Request, state: LockedState) -> str | None:
         return PAUSED
     if request.sync_id is not None and state.is_done_in_sync:
         return DONE_IN_SYNC
+    if state.is_answered:
+        return ANSWERED
     age = state.seconds_since_refresh
     if request.interval_seconds is not None and age is not None and age < request.interval_seconds:
         return TOO_RECENT
     return None
+
+
+def _record_blocked(database: OlapDatabase, request: Request, dimension: str, error: MozartError) -> None:
+    """The history says as well of the view itself that it was not refreshed; its marks stay."""
+    with contextlib.suppress(psycopg.Error, MozartError), closing(database.connect()) as connection:
+        reason = TerminalError(f"not refreshed, for {dimension} failed: {error}")
+        close_failed(database, open_attempt(connection, request), request, reason)
 
 
 def _stale_dependencies(

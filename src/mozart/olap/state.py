@@ -20,6 +20,7 @@ from mozart.olap.registry import ViewRegistry
 from mozart.sql import quote_identifier
 
 _SCHEMA = quote_identifier(STATE_SCHEMA)
+HISTORY_DAYS = 90
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,11 @@ def prune_change_log(connection: Connection) -> int:
         return connection.execute(_PRUNE).rowcount if row and row[0] else 0
 
 
+def prune_history(connection: Connection, *, days: int = HISTORY_DAYS) -> int:
+    """Delete attempts older than so many days; returns how many. A view keeps its newest of every status and kind."""
+    return connection.execute(_PRUNE_HISTORY, {"days": days}).rowcount
+
+
 def _absent(name: str, strategy: Strategy) -> ViewState:
     empty: Sequence[Any] = (None, None, 0, None, None, None, None, None)
     return ViewState(name, strategy, False, False, *empty)
@@ -242,4 +248,10 @@ USING (
     SELECT source, min(pg_snapshot_xmin(snapshot)) AS applied
     FROM {_SCHEMA}.view_state, unnest(sources) AS source GROUP BY source) AS s
 WHERE c.source = s.source AND c.xid < s.applied
+""".encode()
+
+_PRUNE_HISTORY = f"""
+DELETE FROM {_SCHEMA}.refresh_history
+WHERE started_at < clock_timestamp() - make_interval(days => %(days)s) AND status <> 'started'
+    AND id NOT IN (SELECT max(id) FROM {_SCHEMA}.refresh_history GROUP BY view, status, kind)
 """.encode()

@@ -167,7 +167,10 @@ def _log_update(tracked: Tracked) -> str:
     compared = ", ".join(_COMPARED_BY.get(c.type, "{}").format(quote_identifier(c.name)) for c in tracked.columns)
     before, after = (f"SELECT {_key(tracked)} AS key, {compared or 'true'} FROM {rows}" for rows in _BOTH)
     either = f"({before} EXCEPT ALL {after}) UNION ALL ({after} EXCEPT ALL {before})"
-    differing = _unless_bulk(tracked, f"SELECT {_tag(tracked)}, key FROM ({either}) AS differing")
+    # An updated row differs before and after, mostly under one key: counted twice it would pass for a bulk.
+    differing = _unless_bulk(
+        tracked, f"SELECT {_tag(tracked)}, key FROM (SELECT DISTINCT key FROM ({either}) AS differing) AS keys"
+    )
     # The first pair of rows and their number, in one query: most updates are of one row, and it needs no sets.
     # Comparing two large sets would cost more than what it could save.
     return (

@@ -11,17 +11,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from olap_case import FACTS, Olap, held_lock
 
-from mozart.errors import ConfigurationError, DataQualityError
+from mozart.errors import ConfigurationError, DataQualityError, MozartError
 from mozart.olap import refresh
 from mozart.olap.database import Connection
 from mozart.olap.install import install
-from mozart.olap.refresh import IN_PROGRESS, PAUSED, TOO_RECENT
+from mozart.olap.refresh import ANSWERED, IN_PROGRESS, PAUSED, TOO_RECENT, SyncResult, refresh_view
 from mozart.olap.state import (
     close_killed_attempts,
     due_views,
     mark_dirty,
     pause_view,
     prune_change_log,
+    prune_history,
     read_history,
     read_states,
     resume_view,
@@ -48,6 +49,22 @@ def test_interval_counts_from_any_success_of_the_view(olap: Olap) -> None:
     assert olap.refresh("dim_org").status == "completed"
     assert olap.refresh("dim_org", "event").reason == TOO_RECENT
     assert olap.refresh("dim_org", "full").status == "completed"
+
+
+def test_a_late_request_is_answered_by_the_refresh_that_came_first_unless_more_changed(olap: Olap) -> None:
+    def late() -> SyncResult:
+        return refresh_view(olap.database, olap.registry, "mv_cashflow_fact", kind="event", asked_at=asked_at)
+
+    asked_at = olap.one("SELECT clock_timestamp()")
+    assert late().status == "completed", "nobody was there since"
+    assert late().reason == ANSWERED and not due(olap), "and nothing is to be done again"
+    olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE entry_id = 1")
+    assert late().status == "completed" and olap.is_exact("mv_cashflow_fact")
+    with closing(olap.database.connect()) as connection:
+        mark_dirty(connection, "mv_cashflow_fact", reason="somebody")
+    assert late().status == "completed"
+    asked_at = olap.one("SELECT clock_timestamp()")
+    assert late().status == "completed", "what is asked for after a refresh is not answered by it"
 
 
 def test_held_view_is_skipped_and_no_request_is_lost(olap: Olap) -> None:
@@ -103,6 +120,30 @@ def test_stale_dimension_is_refreshed_first(olap: Olap) -> None:
         ("dim_org", "stale before mv_cashflow_fact"),
     ]
     assert olap.one("SELECT name FROM axiom_vision.dim_org WHERE org_id = 3") == "Renamed"
+
+
+def test_a_fact_whose_dimension_fails_says_so_itself_and_stays_due(olap: Olap) -> None:
+    olap.execute("UPDATE organisations SET name = 'Renamed' WHERE org_id = 3")
+    olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE entry_id = 1")
+    olap.execute("ALTER MATERIALIZED VIEW axiom_vision.dim_org RENAME TO dim_org_away")
+    with pytest.raises(MozartError, match="dim_org"):
+        olap.refresh("mv_cashflow_fact")
+    with closing(olap.database.connect()) as connection:
+        (attempt,) = read_history(connection, view="mv_cashflow_fact", limit=1)
+        assert next(state for state in read_states(connection) if state.name == "mv_cashflow_fact").is_stale
+    assert attempt.status == "failed" and attempt.reason and "dim_org failed" in attempt.reason
+
+
+def test_old_history_is_pruned_and_the_newest_of_each_kind_is_kept(olap: Olap) -> None:
+    for _ in range(3):
+        olap.refresh("mv_cashflow_fact", force=True)
+    olap.execute("UPDATE mozart.refresh_history SET started_at = started_at - interval '100 days'")
+    olap.refresh("mv_cashflow_fact", force=True)
+    kept = "SELECT count(*) FROM mozart.refresh_history WHERE view = 'mv_cashflow_fact' AND kind = 'incremental'"
+    with closing(olap.database.connect()) as connection:
+        assert prune_history(connection, days=101) == 0
+        assert prune_history(connection) >= 3
+    assert olap.one(kept) == 1
 
 
 def test_duplicate_keys_fail_the_attempt_and_keep_the_view(olap: Olap) -> None:
@@ -162,7 +203,7 @@ def test_change_log_is_pruned_to_what_some_view_still_needs(olap: Olap) -> None:
         assert prune_change_log(connection) == 0
         for view in olap.registry.views:
             olap.refresh(view.name, force=True)
-        assert prune_change_log(connection) == 38, "a row before and one after for each of 19"
+        assert prune_change_log(connection) == 19, "one row for each case, though before and after differ"
     assert olap.verify("mv_business_fact") and olap.verify("mv_cashflow_fact")
 
 

@@ -120,6 +120,10 @@ def test_bulk_change_is_logged_in_one_row_and_recomputed(olap: Olap, monkeypatch
         " SELECT 1, 'in', 'fee', 1, '2024-01-01' FROM generate_series(1, 300)"
     )
     assert olap.one("SELECT count(*) FROM mozart.change_log") == 103, "so many keys at most, then one row for all"
+    olap.execute("DELETE FROM mozart.change_log")
+    olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE entry_id <= 90")
+    assert olap.one("SELECT count(*) = count(DISTINCT key) FROM mozart.change_log"), "90 rows are no bulk"
+    olap.execute("UPDATE cash_flow_entries SET amount = amount + 1")
     result = olap.refresh("mv_cashflow_fact")
     assert result.reason and "bulk" in result.reason and olap.is_exact("mv_cashflow_fact")
 

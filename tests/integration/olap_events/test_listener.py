@@ -104,6 +104,29 @@ def test_a_burst_of_ten_thousand_events_is_one_refresh_a_view(
     assert status.backlog == 0 and status.dead_letters == 0
 
 
+def test_a_window_is_counted_from_the_event_but_hardly_shortened_by_an_old_one(
+    olap: OlapDatabase, all_views: ViewRegistry, redis_server: RedisServer
+) -> None:
+    quiet = {"debounce_seconds": 1000.0, "debounce_max_wait_seconds": 2000.0}
+    registry = replace(all_views, views=tuple(view.model_copy(update=quiet) for view in all_views.views))
+    listener = EventListener(olap, registry, EventStream(redis_server), Announced())
+    with olap.connect() as connection:
+        for topic, age in (("stakeholder_admitted", 3600), ("cash_flow_entry_created", 20)):
+            connection.execute(
+                "INSERT INTO event_outbox (topic, payload, created_at)"
+                " VALUES (%s, '{}', clock_timestamp() - make_interval(secs => %s))",
+                (topic, age),
+            )
+    relay_all(olap, EventStream(redis_server))
+    before = time.monotonic()
+    with running(listening(listener)):
+        wait_until(lambda: len(listener.debouncer.windows) == 2, "both windows are open")
+        after = time.monotonic()
+        windows = dict(listener.debouncer.windows)
+    assert before - 50 <= windows["mv_business_fact"].last <= after - 50
+    assert before - 50 < windows["mv_cashflow_fact"].last <= after - 20
+
+
 def test_each_event_touches_its_own_views(
     olap: OlapDatabase, all_views: ViewRegistry, stream: EventStream, redis_server: RedisServer
 ) -> None:

@@ -8,7 +8,13 @@ import yaml
 from prefect.events.actions import RunDeployment, SendNotification
 from prefect.events.schemas.automations import EventTrigger, Posture
 
-from mozart.fleet.olap_automations import AlertTargets, alert_automations, is_of_olap, refresh_automation
+from mozart.fleet.olap_automations import (
+    AlertTargets,
+    alert_automations,
+    is_of_olap,
+    refresh_automation,
+    resume_automation,
+)
 from mozart.fleet.olap_plan import with_olap
 from mozart.fleet.plan import FleetEnvironment, RunLimit, plan_fleet
 from mozart.fleet.prefect_yaml import render
@@ -26,6 +32,19 @@ def test_the_full_sync_is_planned_as_people_know_it() -> None:
     assert sync.tags == ("vision", "olap", "etl", "owner:axiom-vision")
     assert sync.schedule and (sync.schedule.cron, sync.schedule.timezone) == ("0 3 * * *", "UTC")
     assert sync.concurrency == RunLimit(limit=1, collision_strategy="CANCEL_NEW"), "late runs do not queue up"
+
+
+def test_a_killed_full_sync_is_gone_on_with_once() -> None:
+    resume = with_olap(plan_fleet([]), VIEWS).olap[1]
+    assert resume.full_name == "olap-full-sync/resume" and resume.schedule is None
+    daily, following = uuid4(), uuid4()
+    automation = resume_automation(daily, following)
+    trigger = automation.trigger
+    assert isinstance(trigger, EventTrigger) and trigger.expect == {"prefect.flow-run.Crashed"}
+    related = trigger.match_related
+    assert not isinstance(related, list) and related["prefect.resource.id"] == [f"prefect.deployment.{daily}"]
+    (action,) = automation.actions
+    assert isinstance(action, RunDeployment) and action.deployment_id == following
 
 
 def test_each_view_has_a_deployment_without_a_limit_and_a_limit_for_the_eye() -> None:
