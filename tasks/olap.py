@@ -36,6 +36,7 @@ from mozart.olap.full_sync import (
     FullSync,
     ValidationReport,
     begin_full_sync,
+    has_unfinished_sync,
     record_full_sync,
     refresh_in_full_sync,
     validate_source,
@@ -193,6 +194,11 @@ async def record_sync_completion(run: FullSyncRun, reason: str | None) -> SyncHe
 def _invalidate(place: OlapPlace, cache: ViewCache) -> list[str]:
     with place.database.connect() as connection:
         return invalidate(cache, connection)
+
+
+async def is_unfinished(run: FullSyncRun) -> bool:
+    """Whether there is a killed sync to go on with."""
+    return await asyncio.to_thread(has_unfinished_sync, run.place.database)
 
 
 async def begin_sync(run: FullSyncRun) -> None:

@@ -110,8 +110,21 @@ def _rows(table: pa.Table) -> Counter[str]:
     return Counter(repr(row) for row in table.to_pylist())
 
 
+def planned_then_deployed(server: Server) -> str:
+    """What `mozart deploy` said, after `mozart plan` has said the same and changed nothing."""
+    before = server.inventory()
+    planned = server.project.must("plan")
+    assert server.project.mozart("plan", "--check").returncode == 1
+    assert server.inventory() == before, "a plan changes nothing"
+    done = server.project.must("deploy")
+    announced = {line.replace(": to be ", ": ") for line in planned.splitlines() if line.startswith("  ")}
+    assert announced == {line for line in done.splitlines() if line.startswith("  ")} != set()
+    return done
+
+
 def test_deploying_again_changes_nothing_and_says_so(server: Server) -> None:
     before = server.inventory()
+    assert server.project.must("plan", "--check").strip() == "Nothing to change."
     assert {f"deployment {flow}/{name}" for flow in FLOWS for name in ("acme", "atlas", "harbor")} <= set(before)
     assert server.project.must("deploy").startswith("Nothing to change:")
     assert server.inventory() == before
@@ -122,7 +135,7 @@ def test_deploy_brings_back_what_somebody_changed_on_the_server(server: Server) 
     deployment = server.project.deployment("acme")
     server.project.patch(f"deployments/{deployment['id']}", {"description": "by hand", "tags": ["lakehouse"]})
     assert server.inventory() != before
-    output = server.project.must("deploy")
+    output = planned_then_deployed(server)
     assert "deployment tenant-pipeline/acme: updated" in output
     assert "1 updated" in output
     assert server.inventory() == before
@@ -161,7 +174,7 @@ def test_tenants_with_mistakes_stay_as_they_are_and_the_others_are_deployed(serv
 def test_a_tenant_that_leaves_takes_its_own_and_its_data_goes_when_asked(server: Server) -> None:
     project, before = server.project, server.inventory()
     with _guest(server):
-        project.must("deploy")
+        planned_then_deployed(server)
         came = {name for name in server.inventory() if name not in before}
         assert came == {
             *(f"deployment {flow}/{GUEST}" for flow in FLOWS),
@@ -178,7 +191,7 @@ def test_a_tenant_that_leaves_takes_its_own_and_its_data_goes_when_asked(server:
     assert refused.returncode == 2
     assert "run `mozart deploy`" in refused.stderr
 
-    output = project.must("deploy")
+    output = planned_then_deployed(server)
     assert f"`mozart tenant drop {GUEST}`" in output
     assert server.inventory() == before
     assert {mart: project.read_by_pyiceberg(GUEST, mart).num_rows for mart in MARTS} == marts

@@ -17,9 +17,11 @@ from mozart.errors import ConfigurationError, Problem
 from mozart.fleet.apply import apply_plan
 from mozart.fleet.branch_removal import remove_branch
 from mozart.fleet.changes import Applied
+from mozart.fleet.logins import apply_logins
 from mozart.fleet.olap_apply import apply_olap_automations, apply_olap_blocks, olap_access_from_settings
 from mozart.fleet.olap_plan import with_olap
 from mozart.fleet.plan import FleetEnvironment, plan_fleet
+from mozart.fleet.rehearsal import rehearsing
 from mozart.lake.lakehouse import lakehouse_from_settings
 from mozart.olap.registry import ViewRegistry
 from mozart.settings import Settings, load_settings
@@ -53,7 +55,7 @@ class _Tenants:
 @click.option("--remove", is_flag=True, help="Take the branch away: deployments, runs, tables, files, blocks.")
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 def command(as_json: bool, remove: bool, yes: bool) -> None:
-    """Apply the tenants' deployments, blocks, limits and automations to the Prefect API.
+    """Apply the tenants' deployments, blocks, limits and automations to the Prefect API, and their logins to Trino.
 
     Resolves the ${…} of every tenant.yaml from the environment or .env, puts the values into blocks, changes only what
     differs and removes what left the project (a tenant's data stays: see `mozart tenant drop`). A tenant whose file is
@@ -65,15 +67,18 @@ def command(as_json: bool, remove: bool, yes: bool) -> None:
         return
     result = deploy(settings, quiet=as_json)
     if as_json:
-        click.echo(json.dumps(_report(result)))
+        click.echo(json.dumps(as_plain(result)))
     else:
         _summarise(result)
     if result.problems:
         raise SystemExit(BROKEN)
 
 
-def deploy(settings: Settings, *, quiet: bool = False) -> DeployResult:
-    """Apply the whole fleet of the project; reports each change as it is made, unless `quiet`."""
+def deploy(settings: Settings, *, quiet: bool = False, is_rehearsal: bool = False) -> DeployResult:
+    """Apply the whole fleet of the project; reports each change as it is made, unless `quiet`.
+
+    A rehearsal goes the same way and writes nothing; logins of tenants are not part of it.
+    """
     tenants = _read_tenants(settings)
     views, view_problems = _read_views(settings)
     plan = with_olap(plan_fleet([tenant for tenant, _ in tenants.good], FleetEnvironment.of(settings)), views)
@@ -86,13 +91,18 @@ def deploy(settings: Settings, *, quiet: bool = False) -> DeployResult:
 
     async def run() -> list[Applied]:
         resolved = [resolved for _, resolved in tenants.good]
-        async with prefect_client(settings) as client:
-            olap = await apply_olap_blocks(access, report) if access else []
-            fleet = await apply_plan(client, plan, resolved, lakehouse, report, untouched=tenants.broken)
+        async with prefect_client(settings) as connected:
+            client = rehearsing(connected) if is_rehearsal else connected
+            olap = await apply_olap_blocks(access, report, is_rehearsal=is_rehearsal) if access else []
+            fleet = await apply_plan(
+                client, plan, resolved, lakehouse, report, untouched=tenants.broken, is_rehearsal=is_rehearsal
+            )
             if not view_problems:  # a view whose file is broken has not left
-                olap += await apply_olap_automations(client, plan, access, report)
-            return [*fleet, *olap]
+                olap += await apply_olap_automations(client, plan, access, report, is_rehearsal=is_rehearsal)
+            return [*logins, *fleet, *olap]
 
+    spaces = [resolved.namespaces(settings.suffix) for _, resolved in tenants.good]
+    logins = [] if is_rehearsal else apply_logins(settings, spaces, report, keep=bool(tenants.broken))
     applied = asyncio.run(run())
     problems = [problem for folder in tenants.broken.values() for problem in folder]
     return DeployResult(applied, (*problems, *view_problems))
@@ -124,7 +134,8 @@ def _read_tenants(settings: Settings) -> _Tenants:
     return _Tenants(list(good.values()), broken)
 
 
-def _report(result: DeployResult) -> dict[str, object]:
+def as_plain(result: DeployResult) -> dict[str, object]:
+    """The result as JSON has it."""
     return {
         "applied": [vars(item) for item in result.applied],
         "problems": [vars(problem) for problem in result.problems],
@@ -135,6 +146,11 @@ def _summarise(result: DeployResult) -> None:
     counts = Counter(item.change for item in result.applied)
     summary = ", ".join(f"{count} {change}" for change, count in sorted(counts.items())) or "an empty project"
     click.echo(f"Nothing to change: {summary}." if set(counts) <= {"unchanged"} else f"Deployed: {summary}.")
+    show_problems(result)
+
+
+def show_problems(result: DeployResult) -> None:
+    """One line each, on stderr."""
     for problem in result.problems:
         click.secho(f"not deployed, left as it was: {problem}", fg="red", err=True)
 
@@ -160,6 +176,8 @@ def _remove(settings: Settings, *, ask: bool, quiet: bool) -> None:
             await remove_branch(client, FleetEnvironment.of(settings), report)
 
     asyncio.run(run())
+    for login in apply_logins(settings, ()):
+        report(f"login {login.name} on Trino: {login.change}")
     for folder in (settings.state / "dbt").glob(f"*/{dbt_target_folder(settings.state, 'any', settings.suffix).name}"):
         shutil.rmtree(folder)
     if quiet:

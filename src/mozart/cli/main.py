@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, Entry] = {
     "ps": Entry("ps:ps", "Show the parts of the local stack."),
     "sync": Entry("sync:command", "Write prefect.yaml and PRODUCT_SCHEMA.md, or check them."),
     "validate": Entry("validate:command", "Check tenants, models and definitions; needs no server."),
+    "plan": Entry("plan:command", "Say what deploy would change; changes nothing."),
     "deploy": Entry("deploy:command", "Apply deployments, blocks, limits and automations to Prefect."),
     "status": Entry("status:command", "Show the tenants' last runs, and who is unwell."),
     "doctor": Entry("doctor:command", "Find what keeps the fleet from working, with the cure."),

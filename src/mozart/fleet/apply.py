@@ -44,10 +44,12 @@ async def apply_plan(
     report: Callable[[Applied], None] = lambda _applied: None,
     *,
     untouched: Collection[str] = (),
+    is_rehearsal: bool = False,
 ) -> list[Applied]:
     """Make the Prefect API hold `plan` and the tenants' blocks; `lakehouse` is the store and catalog they share.
 
-    `untouched` are tenants that are there but cannot be read: what the API holds of them stays as it is.
+    `untouched` are tenants that are there but cannot be read: what the API holds of them stays as it is. In a rehearsal
+    no block is saved; the client is then one of `mozart.fleet.rehearsal`.
     """
     done: list[Applied] = []
 
@@ -56,8 +58,8 @@ async def apply_plan(
         report(applied)
 
     for tenant in tenants:
-        for applied in await _apply_blocks(tenant, lakehouse, plan.environment):
-            note(applied)
+        for name, block in _blocks(tenant, lakehouse, plan.environment):
+            note(Applied("block", name, await save_block(name, block, is_rehearsal=is_rehearsal)))
     for limit in plan.limits:
         note(await _apply_limit(client, limit))
     for automation in plan.automations:
@@ -68,30 +70,32 @@ async def apply_plan(
     return done
 
 
-async def _apply_blocks(tenant: ResolvedTenant, lakehouse: Lakehouse, environment: FleetEnvironment) -> list[Applied]:
-    wanted: list[tuple[str, Block]] = [
+def _blocks(
+    tenant: ResolvedTenant, lakehouse: Lakehouse, environment: FleetEnvironment
+) -> list[tuple[str, SourceDatabase | TenantLakehouse]]:
+    place = TenantLakehouse.of(lakehouse, tenant, environment.branch)
+    return [
         (names.source_block(tenant.id, environment.suffix), SourceDatabase.of(tenant, environment.branch)),
-        (
-            names.lakehouse_block(tenant.id, environment.suffix),
-            TenantLakehouse.of(lakehouse, tenant, environment.branch),
-        ),
+        (names.lakehouse_block(tenant.id, environment.suffix), place),
     ]
-    return [Applied("block", name, await save_block(name, block)) for name, block in wanted]
 
 
-async def save_block(name: str, block: Block) -> Change:
-    """Save the block's document under this name unless it holds the same values."""
+async def save_block(name: str, block: Block, *, is_rehearsal: bool = False) -> Change:
+    """Save the block's document under this name unless it holds the same values; a rehearsal only says so."""
+    change = await _block_change(name, block)
+    if change != "unchanged" and not is_rehearsal:
+        await block.asave(name, overwrite=change == "updated")
+    return change
+
+
+async def _block_change(name: str, block: Block) -> Change:
     try:
         current = await type(block).aload(name)
     except ValueError:  # Prefect's answer for a document or a type that is not there
-        await block.asave(name)
         return "created"
     except RuntimeError:  # a document of an older shape, which no longer validates
-        current = None
-    if current is not None and _block_values(current) == _block_values(block):
-        return "unchanged"
-    await block.asave(name, overwrite=True)
-    return "updated"
+        return "updated"
+    return "unchanged" if _block_values(current) == _block_values(block) else "updated"
 
 
 def _block_values(block: Block) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Change = Literal["created", "updated", "unchanged", "removed"]
-Kind = Literal["block", "limit", "automation", "deployment"]
+Kind = Literal["block", "limit", "automation", "deployment", "login"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
@@ -110,8 +110,8 @@ def _webhook(url: str) -> Block:
     )
 
 
-async def apply_olap_blocks(access: OlapAccess, report: Report) -> list[Applied]:
-    """Save the blocks that the OLAP flows and automations use."""
+async def apply_olap_blocks(access: OlapAccess, report: Report, *, is_rehearsal: bool = False) -> list[Applied]:
+    """Save the blocks that the OLAP flows and automations use; a rehearsal only says what would be saved."""
     wanted: dict[str, Block] = {
         olap_database.DOCUMENT: OlapDatabase.of(access.database),
         olap_cache.DOCUMENT: OlapCache.of(access.redis),
@@ -119,14 +119,22 @@ async def apply_olap_blocks(access: OlapAccess, report: Report) -> list[Applied]
     }
     if access.webhook is not None:
         wanted[WEBHOOK] = access.webhook
-    done = [Applied("block", name, await save_block(name, block)) for name, block in wanted.items()]
+    done = [
+        Applied("block", name, await save_block(name, block, is_rehearsal=is_rehearsal))
+        for name, block in wanted.items()
+    ]
     for applied in done:
         report(applied)
     return done
 
 
 async def apply_olap_automations(
-    client: PrefectClient, plan: FleetPlan, access: OlapAccess | None, report: Report
+    client: PrefectClient,
+    plan: FleetPlan,
+    access: OlapAccess | None,
+    report: Report,
+    *,
+    is_rehearsal: bool = False,
 ) -> list[Applied]:
     """Create or update the automations, whose deployments must be there, and remove what left the plan.
 
@@ -134,7 +142,8 @@ async def apply_olap_automations(
     """
     if plan.environment.branch:
         return []
-    wanted = await _automations(client, plan, access) if access else []
+    webhook = await _webhook_id(access, is_rehearsal) if access else None
+    wanted = await _automations(client, plan, access, webhook) if access else []
     done = [await put_automation(client, automation) for automation in wanted]
     done += await _prune(client, plan, {automation.name for automation in wanted})
     for applied in done:
@@ -142,21 +151,28 @@ async def apply_olap_automations(
     return done
 
 
-async def _automations(client: PrefectClient, plan: FleetPlan, access: OlapAccess) -> list[AutomationCore]:
+async def _automations(
+    client: PrefectClient, plan: FleetPlan, access: OlapAccess, webhook: UUID | None
+) -> list[AutomationCore]:
     ids = {spec.full_name: (await client.read_deployment_by_name(spec.full_name)).id for spec in plan.olap}
     mail = next(ids[spec.full_name] for spec in plan.olap if spec.flow_name == ALERT_FLOW)
     daily, resume = (ids[f"{FULL_SYNC_FLOW}/{name}"] for name in (FULL_SYNC_DEPLOYMENT, RESUME_DEPLOYMENT))
     return [
         resume_automation(daily, resume),
         *(refresh_automation(spec.name, ids[spec.full_name]) for spec in plan.olap if spec.flow_name == VIEW_FLOW),
-        *alert_automations(AlertTargets(mail, await _webhook_id(access)), access.longest_sync_seconds),
+        *alert_automations(AlertTargets(mail, webhook), access.longest_sync_seconds),
     ]
 
 
-async def _webhook_id(access: OlapAccess) -> UUID | None:
+async def _webhook_id(access: OlapAccess, is_rehearsal: bool) -> UUID | None:
     if access.webhook is None:
         return None
-    block = await type(access.webhook).aload(WEBHOOK)
+    try:
+        block = await type(access.webhook).aload(WEBHOOK)
+    except ValueError:
+        if is_rehearsal:  # it is not there yet
+            return uuid4()
+        raise
     return cast(UUID, block._block_document_id)
 
 

@@ -57,6 +57,7 @@ def _resume() -> DeploymentSpec:
     return replace(
         _full_sync(),
         name=RESUME_DEPLOYMENT,
+        parameters={"only_unfinished": True},
         schedule=None,
         description="Goes on with a full sync that was killed; an automation starts it, once a killed sync",
     )

@@ -27,6 +27,7 @@ __all__ = [
     "FullSync",
     "ValidationReport",
     "begin_full_sync",
+    "has_unfinished_sync",
     "record_full_sync",
     "refresh_in_full_sync",
     "validate_source",
@@ -65,6 +66,13 @@ def begin_full_sync(
                 return FullSync(int(row[0]) if row else 0, False, frozenset())
         except psycopg.Error as error:
             raise translate(error, "begin of a full sync") from error
+
+
+def has_unfinished_sync(database: OlapDatabase) -> bool:
+    """Whether a sync was begun, not ended, and is young enough to go on with."""
+    with closing(database.connect()) as connection:
+        require_installed(connection)
+        return connection.execute(_RESUMABLE, (RESUMABLE_HOURS,)).fetchone() is not None
 
 
 def refresh_in_full_sync(
@@ -110,6 +118,11 @@ _UNFINISHED = f"""
 SELECT f.id, (SELECT array_agg(DISTINCT h.view) FROM {_SCHEMA}.refresh_history h
     WHERE h.sync_id = f.id AND h.status = 'completed')
 FROM {_SCHEMA}.full_sync f WHERE f.status = 'started' ORDER BY f.id DESC LIMIT 1
+""".encode()
+
+_RESUMABLE = f"""
+SELECT 1 FROM {_SCHEMA}.full_sync
+WHERE status = 'started' AND started_at >= clock_timestamp() - make_interval(hours => %s) LIMIT 1
 """.encode()
 
 _BEGIN = f"INSERT INTO {_SCHEMA}.full_sync (run_id, source_rows) VALUES (%s, %s::jsonb) RETURNING id".encode()

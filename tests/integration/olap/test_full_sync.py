@@ -9,7 +9,13 @@ import pytest
 from olap_case import FACTS, Olap, held_lock
 
 from mozart.errors import ConfigurationError, DataQualityError, TransientError
-from mozart.olap.full_sync import begin_full_sync, record_full_sync, refresh_in_full_sync, validate_source
+from mozart.olap.full_sync import (
+    begin_full_sync,
+    has_unfinished_sync,
+    record_full_sync,
+    refresh_in_full_sync,
+    validate_source,
+)
 from mozart.olap.health import get_sync_health
 from mozart.olap.refresh import DONE_IN_SYNC
 from mozart.olap.state import read_history
@@ -51,7 +57,9 @@ def test_drift_is_found_repaired_and_reported(olap: Olap) -> None:
 
 
 def test_killed_sync_goes_on_without_repeating_or_skipping(olap: Olap) -> None:
+    assert not has_unfinished_sync(olap.database)
     first = begin_full_sync(olap.database, run_id="killed")
+    assert has_unfinished_sync(olap.database)
     for view in olap.registry.dimensions[:2]:
         refresh_in_full_sync(olap.database, olap.registry, first.id, view.name)
     second = begin_full_sync(olap.database, run_id="next")
