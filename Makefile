@@ -12,7 +12,7 @@ SYNC := $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BI
 EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --compile-bytecode --python $(BIN)/python --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev lock demo up down test test-e2e test-faults test-trino install-trino bench-load bench-merge bench-olap lint format typecheck sync check-sync deploy dbt-parse validate dev clean
+.PHONY: help install install-dev lock demo up down test test-e2e test-faults test-trino install-trino bench-load bench-merge bench-olap bench-engines bench-fleet lint format typecheck sync check-sync deploy dbt-parse validate dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -55,8 +55,9 @@ down: ## Stop everything the local stack started
 demo: install ## From an empty machine to a tenant's marts, and an incremental run
 	@$(BIN)/mozart demo
 
-test: install-dev ## Unit, contract and integration tests on real servers, started by the tests
-	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration
+WORKERS ?= 2
+test: install-dev ## Unit, contract and integration tests on real servers, started by the tests (WORKERS=1: one after the other)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/unit tests/contract tests/integration
 
 test-e2e: install-dev ## The whole stack as an operator uses it: killed workers, broken models, branches, tenants that leave
 	@$(BIN)/python -m pytest tests/e2e
@@ -89,6 +90,12 @@ bench-merge: install-dev ## Merges of 1k and 100k changes against pyiceberg's up
 
 bench-olap: install-dev ## Views kept fresh by increments against REFRESH, from event to fresh view (ARGS="--scale 1")
 	@$(BIN)/python -m benchmarks.bench_olap $(ARGS)
+
+bench-engines: install-trino ## The sample marts on DuckDB and on Trino at 1, 10 and 50 times the data (ARGS="--scales 1 10")
+	@$(BIN)/python -m benchmarks.bench_engines $(ARGS)
+
+bench-fleet: install-dev ## What 100 and 1,000 tenants cost the commands and Trino's files (ARGS="--tenants 10000")
+	@$(BIN)/python -m benchmarks.bench_fleet $(ARGS)
 
 lint: install-dev ## Format, lint, types, import direction and repository rules
 	@$(BIN)/ruff format --check .

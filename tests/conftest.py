@@ -7,6 +7,7 @@ stopped at the end of the session, also after Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,14 @@ from mozart.services.valkey import Valkey
 from tests.projects import PROJECT_FILES, make_project
 
 DatabaseFactory = Callable[..., Database]
+
+
+@pytest.fixture
+def seed() -> int:
+    """A random number, printed when the test fails; MOZART_TEST_SEED gives the same one again."""
+    number = int(os.environ.get("MOZART_TEST_SEED") or secrets.randbelow(10**6))
+    print(f"repeat with MOZART_TEST_SEED={number}")
+    return number
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
+from collections import deque
 from dataclasses import dataclass
 
 import psutil
@@ -11,6 +13,9 @@ import psutil
 # Below the range that the kernel hands to outgoing connections, so that a free port stays free until it is bound.
 _RANDOM_RANGE = (14000, 22000)
 _given: set[int] = set()
+# The ports given last, claimed against other processes until their servers have bound them.
+_claims: deque[socket.socket] = deque()
+_MOST_CLAIMS = 200
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,32 @@ def find_holder(port: int) -> Holder:
 
 
 def find_free_ports(count: int) -> list[int]:
-    """`count` different free ports, for servers that tests start. Another process may still take one before you do."""
+    """`count` different free ports, for servers that tests start."""
     return [find_free_block(1)[0] for _ in range(count)]
 
 
 def find_free_block(count: int) -> range:
-    """`count` free ports in a row. No port is given twice by one process, for it is free until somebody binds it."""
+    """`count` free ports in a row, for a port is free until somebody binds it.
+
+    No port is given twice by one process, nor (on Linux) by two that run side by side.
+    """
     while True:
         first = random.randrange(*_RANDOM_RANGE)  # noqa: S311 - spreads test runs, no secret
         block = range(first, first + count)
-        if _given.isdisjoint(block) and all(is_free(port) for port in block):
+        if _given.isdisjoint(block) and all(is_free(port) and _claim(port) for port in block):
             _given.update(block)
             return block
+
+
+def _claim(port: int) -> bool:
+    """Whether nobody else was given the port: a local socket of an abstract name, which goes with its process."""
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        holder.bind(f"\0mozart-port-{port}")
+    except OSError as error:
+        holder.close()
+        return error.errno != errno.EADDRINUSE  # elsewhere than on Linux there are no such names
+    _claims.append(holder)
+    if len(_claims) > _MOST_CLAIMS:
+        _claims.popleft().close()
+    return True

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+from collections import deque
 
 import pytest
 
 from mozart.services import ports
 from mozart.services.ports import find_free_block, find_free_ports, find_holder, is_free
+
+OTHER = """
+import sys
+from mozart.services import ports
+ports._RANDOM_RANGE = (int(sys.argv[1]), int(sys.argv[2]))
+print(*ports.find_free_ports(40), flush=True)
+sys.stdin.read()
+"""
 
 
 def test_taken_port_names_its_holder() -> None:
@@ -28,3 +39,18 @@ def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     block = find_free_block(9)
     assert len(block) == 9
     assert len({*single, *block, *find_free_ports(5)}) == 29
+
+
+def test_two_processes_are_never_given_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = 23100
+    monkeypatch.setattr(ports, "_RANDOM_RANGE", (first, first + 100))
+    monkeypatch.setattr(ports, "_given", set[int]())
+    monkeypatch.setattr(ports, "_claims", deque[socket.socket]())
+    command = [sys.executable, "-c", OTHER, str(first), str(first + 100)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        theirs = {int(port) for port in other.stdout.readline().split()}
+        ours = set(find_free_ports(40))
+        other.communicate()
+    assert len(theirs) == len(ours) == 40
+    assert not theirs & ours
