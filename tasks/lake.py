@@ -195,6 +195,7 @@ def _model_request(run: TenantRun, loads: Mapping[str, LoadResult | MozartError]
         state=settings.state,
         namespace=spaces.core,
         raw_namespace=spaces.raw,
+        catalog=spaces.catalog,
         product=load_product_schema(settings.root),
         environment=settings.suffix.lstrip("_") or "default",
         target=DBT_TARGETS[settings.environment],

@@ -79,6 +79,19 @@ COMPACTING_AFTER_LOAD = (
     Step("compaction about to be sent", _COMMIT, "before", nth=2),
     Step("compaction answered", _COMMIT, "after", nth=2),
 )
+_FOLDED = (
+    Step("rows folded", "mozart.lake.fold:land"),
+    Step("rows compared", "mozart.lake.fold:digest_rows", nth=2),
+    Step("deletes folded", "mozart.lake.fold:write_folded_deletes"),
+)
+FOLDING = (*_FOLDED, *COMMITTING)
+FOLDING_AFTER_LOAD = (
+    *_FOLDED,
+    Step("fold about to be sent", _COMMIT, "before", nth=2),
+    Step("fold answered", _COMMIT, "after", nth=2),
+)
+PART_NOTED = Step("a part landed and noted", "mozart.lake.extract:_InParts._land", nth=2)
+PART_LANDED = Step("a part's files landed, not noted", "mozart.lake.extract:land")
 DELETE_PASS = (
     Step("head read", "mozart.lake.commit:read_head"),
     Step("deletes written", "mozart.lake.delete_pass:write_position_deletes"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from mozart.lake.sweep import Sweep
 from mozart.tenancy.model import TableSpec
 from mozart.tenancy.names import Namespaces
 
-Kind = Literal["load", "delete pass", "compact", "expire", "sweep"]
+Kind = Literal["load", "delete pass", "compact", "fold", "expire", "sweep"]
 
 ORDERS = TableSpec(
     name="orders",
@@ -41,8 +41,11 @@ ORDERS = TableSpec(
 DEADLINE = Deadline(connect=5, read=4)
 """Of the catalog: short, so that a reply that never comes costs a test seconds."""
 
-EAGER = CompactionPolicy(small_files=6, delete_files=3, rows_per_file=10_000_000)
-"""Compacts at every fourth merge or so."""
+FOLDING = CompactionPolicy(small_files=1, delete_files=1, small_bytes=2_500)
+"""Folds at every second merge: a file of some dozen rows is small, one of 200 is not."""
+
+EAGER = replace(FOLDING, small_files=3, delete_files=3)
+"""Folds at every fourth merge or so."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Job:
         table = (self.namespace, self.spec.name)
         if self.kind == "compact":
             return compact_table(lake, table, run_id=run_id, force=True)
+        if self.kind == "fold":
+            return compact_table(lake, table, run_id=run_id, policy=FOLDING)
         if self.kind == "expire":
             policy = ExpiryPolicy(snapshots=1, age=timedelta())
             return expire_snapshots(lake.catalog, table, run_id=run_id, policy=policy)

@@ -14,7 +14,7 @@ import pytest
 from mozart.lake.compaction import CompactionPolicy
 from tests.faults import crash
 from tests.faults.crash import Step
-from tests.faults.jobs import Kind
+from tests.faults.jobs import FOLDING, Kind
 from tests.faults.proxy import Fault, Rule
 from tests.faults.world import World
 
@@ -29,10 +29,10 @@ def _kill(world: World, step: Step, kind: Kind = "load", **changes: Any) -> None
     world.check()
 
 
-def test_a_first_load_is_killed(world: World) -> None:
-    """Each step on a table that may not exist yet."""
+def test_a_first_load_is_killed(world: World, does_all: bool) -> None:
+    """Each step on a table that may not exist yet; the short form leaves out those before anything is planned."""
     world.fill(50)
-    for number, step in enumerate(crash.FULL_REFRESH):
+    for number, step in enumerate(crash.FULL_REFRESH if does_all else crash.FULL_REFRESH[2:]):
         _kill(world, step)
         world.change(1000 + 10 * number)
     world.load_exactly()
@@ -47,7 +47,7 @@ def test_a_full_refresh_is_killed(loaded: World, does_all: bool) -> None:
 
 def test_a_load_is_killed(loaded: World, does_all: bool) -> None:
     """The next load is killed one step later, and so on; in the long form each has a load in between."""
-    for number, step in enumerate(crash.INCREMENTAL):
+    for number, step in enumerate(crash.INCREMENTAL if does_all else crash.INCREMENTAL[2:]):
         loaded.change(1000 + 10 * number)
         _kill(loaded, step)
         if does_all:
@@ -83,6 +83,48 @@ def test_a_compaction_after_a_load_is_killed(loaded: World, does_all: bool) -> N
         loaded.change(1150 + 100 * number)
         loaded.load_exactly(compaction=None)
     loaded.check_files()
+
+
+def test_a_fold_after_a_load_is_killed(loaded: World, does_all: bool) -> None:
+    steps = crash.FOLDING_AFTER_LOAD
+    for number, step in enumerate(steps if does_all else (steps[2], steps[-1])):
+        loaded.change(1000 + 100 * number)
+        loaded.load_exactly(compaction=None)
+        loaded.change(1050 + 100 * number)
+        _kill(loaded, step, compaction=FOLDING)
+    assert len(data_files(loaded)) > 1, "nothing was folded: all was rewritten"
+    loaded.load_exactly()
+    loaded.check_files()
+
+
+def data_files(world: World) -> list[str]:
+    return [task.file.file_path for task in world.catalog.load_table((world.namespace, "orders")).scan().plan_files()]
+
+
+def test_a_read_in_parts_is_killed(world: World) -> None:
+    """Between parts, in the middle of one, and between a part's files and its note; then what was landed is taken up.
+
+    The source changes in between, so that the parts are of several states: the load says so, and the next is exact.
+    """
+    in_parts = {"chunk_rows": "1000", "chunk_by": "key"}
+    world.fill(6000)
+    world.write("ANALYZE orders")
+    _kill(world, crash.PART_NOTED, source=in_parts)
+    world.change(10_000)
+    world.store_proxy.inject(Rule(Fault.HOLD, method="PUT", path=r"\.parquet"))
+    child = crash.start(world.job(source=in_parts))
+    world.store_proxy.wait_until_held()
+    child.kill()
+    assert crash.wait(child) == crash.KILLED
+    world.tally.faults["kill -9"] += 1
+    world.count_faults()
+    world.change(20_000)
+    _kill(world, crash.PART_LANDED, source=in_parts)
+    result = world.run("load", source=in_parts)
+    assert (result.mode, result.parts) == ("full_refresh", 6) and 1 <= result.resumed < 6 and result.snapshots > 1
+    world.check()
+    assert world.load_exactly(source=in_parts).mode == "incremental"
+    world.check_files()
 
 
 def test_a_compaction_is_killed(loaded: World, does_all: bool) -> None:

@@ -52,7 +52,7 @@ _CASES = tuple(case for case in product(_REQUESTS, _SEEN, _TIMES) if case[1][0] 
 def test_a_load_among_faults(loaded: World, rng: random.Random, does_all: bool, seconds: float) -> None:
     cases = rng.sample(_CASES, len(_CASES) if does_all else _CHOSEN)
     end = time.monotonic() + seconds
-    kinds: tuple[Kind, ...] = ("load", "load", "load", "compact", "delete pass")
+    kinds: tuple[Kind, ...] = ("load", "load", "load", "compact", "fold", "delete pass")
     for number, ((service, method, path), (fault, status), times) in enumerate(cases):
         if does_all and time.monotonic() > end:
             break

@@ -24,9 +24,10 @@ from tests.faults.world import World
 pytestmark = pytest.mark.filterwarnings("ignore:Merge on read is not yet supported", "ignore:Delete operation did not")
 
 _STEPS: dict[Kind, tuple[crash.Step, ...]] = {
-    "load": (*crash.INCREMENTAL, *crash.COMPACTING_AFTER_LOAD),
+    "load": (*crash.INCREMENTAL, *crash.COMPACTING_AFTER_LOAD, *crash.FOLDING_AFTER_LOAD),
     "delete pass": crash.DELETE_PASS,
     "compact": crash.COMPACTING,
+    "fold": crash.FOLDING,
     "expire": (*crash.EXPIRING, *crash.RESTAMPING),
     "sweep": crash.SWEEPING,
 }
@@ -164,7 +165,7 @@ class Story:
         self.killed(self.some_maintenance())
 
     def some_maintenance(self) -> Kind:
-        return self.rng.choice(("compact", "compact", "expire", "delete pass", "sweep"))
+        return self.rng.choice(("compact", "fold", "fold", "expire", "delete pass", "sweep"))
 
     def disturbed(self, kind: Kind) -> None:
         for proxy in self.rng.choice(

@@ -94,10 +94,10 @@ class World:
         self.source.execute(statement, parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def fill(self, rows: int) -> None:
-        """Rows of an hour ago, so that the first load's watermark is above them."""
+        """Rows of an hour ago, so that the first load's watermark is above them; their file is not a small one."""
         self.write(
-            "INSERT INTO orders SELECT g, g * 1.25, 'first ' || g, now() - interval '1 hour' + g * interval '1 ms' "
-            "FROM generate_series(1, %s) g",
+            "INSERT INTO orders SELECT g, g * 1.25, md5(g::text) || md5(g::text || 'x'), "
+            "now() - interval '1 hour' + g * interval '1 ms' FROM generate_series(1, %s) g",
             [rows],
         )
 
@@ -114,8 +114,8 @@ class World:
 
     # -- jobs ---------------------------------------------------------------------------------------------------
 
-    def job(self, kind: Kind = "load", **changes: Any) -> Job:
-        """A job that reaches catalog and store through the proxies."""
+    def job(self, kind: Kind = "load", *, source: Mapping[str, str] | None = None, **changes: Any) -> Job:
+        """A job that reaches catalog and store through the proxies; `source` are options of the source."""
         place = self.place
         connection = SourceConnection(
             type="postgresql",
@@ -124,6 +124,7 @@ class World:
             database=place.name,
             username=place.user,
             password=place.password,  # pyright: ignore[reportArgumentType] - pydantic wraps it
+            options=dict(source or {}),
         )
         lakehouse = self.lakehouse.model_copy(
             update={"catalog_uri": self.catalog_proxy.url, "s3_endpoint": self.store_proxy.url}

@@ -1,4 +1,4 @@
-"""The only committer of the lake's tables: append, merge, replace, restamp, expire. DuckDB writes files, this sends.
+"""The only committer of the lake's tables: append, merge, replace, fold, restamp, expire. DuckDB writes, this sends.
 
 One call makes at most one snapshot, which holds schema, data, deletes and the commit record together, and which lands
 only on the head it was planned on (`assert-ref-snapshot-id`; a new table: `assert-create`). Nothing is rebased: the
@@ -75,6 +75,7 @@ from mozart.lake.snapshots import (
     Change,
     DataFileRef,
     DeleteFileRef,
+    LiveFiles,
     LoadSnapshot,
     LoadTransaction,
     describe_data_files,
@@ -93,6 +94,7 @@ __all__ = [
     "append",
     "expire",
     "find_load",
+    "fold",
     "merge",
     "plan_schema",
     "read_head",
@@ -151,6 +153,8 @@ class _Load:
     files: Sequence[DataFileRef] = ()
     deletes: Sequence[DeleteFileRef] = ()
     replaces_all: bool = False
+    folded: frozenset[str] | None = None
+    seen: LiveFiles | None = None
     is_forced: bool = False
 
 
@@ -211,6 +215,29 @@ def replace(
     """
     is_forced = record.mode == "publish"
     return _commit(_Load(catalog, head, schema, record, files, replaces_all=True, is_forced=is_forced))
+
+
+def fold(  # noqa: PLR0917 - the order of the three verbs is one
+    catalog: Catalog,
+    head: TableHead,
+    files: Sequence[DataFileRef],
+    deletes: Sequence[DeleteFileRef],
+    folded: Collection[str],
+    record: CommitRecord,
+    *,
+    seen: LiveFiles | None = None,
+) -> CommitOutcome:
+    """Put `files` in the place of the data files at the addresses `folded`, and `deletes` in that of all position
+    deletes, in one snapshot that keeps every row; the other data files stay.
+
+    `deletes` name the same rows of the files that stay as the deletes before, and were found on the same head. The rows
+    are counted as for `replace` in maintenance. `seen`: the head's live files, where the caller has read them. Raises
+    TerminalError when a file of `folded` is not in the head, otherwise as `append`.
+    """
+    if head.table is None:
+        raise TerminalError(f"table {head.name} does not exist; there is nothing to fold")
+    load = _Load(catalog, head, head.table.schema(), record, files, deletes, is_forced=True)
+    return _commit(with_changes(load, folded=frozenset(folded), seen=seen))
 
 
 def restamp(catalog: Catalog, head: TableHead, *, run_id: str) -> CommitOutcome:
@@ -346,12 +373,15 @@ def _stage(load: _Load) -> _Staged:
 
 def _check_kept(name: str, producer: LoadSnapshot) -> None:
     """Maintenance neither adds nor removes a row; the manifests say so, or, after other writers, the deletes do."""
+    if producer.missing:
+        raise TerminalError(f"table {name}: {producer.missing[0]} is not in its head; find what is due on it again")
     if not producer.keeps_rows or producer.rows_added == producer.rows_deleted:
         return
-    live = producer.count_live_rows()
-    if producer.rows_added != live:
+    live, marked = producer.count_live_rows(), producer.count_marked_rows()
+    if (producer.rows_added, producer.rows_marked) != (live, marked):
         raise TerminalError(
-            f"table {name}: maintenance would turn {live} rows into {producer.rows_added}; nothing was committed"
+            f"table {name}: maintenance would turn {live} rows into {producer.rows_added}, and {marked} rows marked "
+            f"deleted into {producer.rows_marked}; nothing was committed"
         )
 
 
@@ -361,7 +391,9 @@ def _describe(load: _Load, transaction: Transaction) -> Change:
         files=describe_data_files(transaction, io, load.files),
         deletes=describe_delete_files(io, load.deletes, transaction.table_metadata.default_spec_id),
         replaces_all=load.replaces_all,
-        keeps_rows=load.replaces_all and load.record.mode == "maintenance",
+        folded=load.folded,
+        keeps_rows=load.folded is not None or (load.replaces_all and load.record.mode == "maintenance"),
+        seen=load.seen,
         properties=load.record.to_properties(),
     )
 

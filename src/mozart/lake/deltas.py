@@ -1,10 +1,10 @@
 """The DuckDB half of a merge: where in the table's files are the rows whose keys come again.
 
-Reads the table at the head's snapshot and writes one position-delete file. It commits nothing, and a file that is
-never committed is harmless. Pitfalls: inside an open DuckDB transaction the connection may not know the head's
-snapshot, which is then an error, never a read of another one. NULL matches NULL; a key column without NULLs among the
-changes is compared by `=`, for only then does DuckDB skip the row groups that lie outside the changed keys (1k recent
-changes into 5M rows: 0.01 CPU s instead of 0.1).
+Reads the table at the head's snapshot and writes one position-delete file; or makes one such file of several. It
+commits nothing, and a file that is never committed is harmless. Pitfalls: inside an open DuckDB transaction the
+connection may not know the head's snapshot, which is then an error, never a read of another one. NULL matches NULL; a
+key column without NULLs among the changes is compared by `=`, for only then does DuckDB skip the row groups that lie
+outside the changed keys (1k recent changes into 5M rows: 0.01 CPU s instead of 0.1).
 """
 
 from __future__ import annotations
@@ -36,14 +36,30 @@ def write_position_deletes(
     if head.table is None or head.snapshot_id is None:
         return []
     _check_keys(head, key_columns)
-    target = f"{path.rstrip('/')}/deletes-{uuid.uuid4().hex}.parquet"
     try:
         matches = _matches(connection, keys_relation, key_columns)
-        row = connection.execute(_copy(head, head.snapshot_id, keys_relation, matches, target)).fetchone()
+        marked = (
+            f"SELECT t.filename AS file_path, t.file_row_number::BIGINT AS pos "
+            f"FROM {quote_qualified(LAKE, *head.identifier)} AS t AT (VERSION => {head.snapshot_id}) "
+            f"SEMI JOIN {keys_relation} AS k ON {matches}"
+        )
+        return _write(connection, marked, path, head.snapshot_id)
     except duckdb.Error as error:
         raise _translated(head, error) from error
-    rows, paths = row if row else (0, [])
-    return [DeleteFileRef(found, rows, head.snapshot_id) for found in paths if rows]
+
+
+def write_folded_deletes(
+    connection: DuckDBPyConnection, head: TableHead, delete_files: Sequence[str], data_files: Sequence[str], path: str
+) -> list[DeleteFileRef]:
+    """What the position deletes in `delete_files` say of `data_files`, as one file in the folder `path`.
+
+    A row that is marked twice is marked once. [] when they say nothing of them. Errors of DuckDB as they come.
+    """
+    if head.snapshot_id is None or not delete_files or not data_files:
+        return []
+    sources, kept = (", ".join(quote_literal(name) for name in names) for names in (delete_files, data_files))
+    marked = f"SELECT DISTINCT file_path, pos::BIGINT AS pos FROM read_parquet([{sources}]) WHERE file_path IN ({kept})"
+    return _write(connection, marked, path, head.snapshot_id)
 
 
 def _matches(connection: DuckDBPyConnection, keys_relation: str, key_columns: Sequence[str]) -> str:
@@ -57,15 +73,18 @@ def _matches(connection: DuckDBPyConnection, keys_relation: str, key_columns: Se
     )
 
 
-def _copy(head: TableHead, snapshot_id: int, keys_relation: str, matches: str, target: str) -> str:
-    # sorted by both, as the format demands; ORDER BY holds in spite of preserve_insertion_order=false
-    return (
-        f"COPY (SELECT t.filename AS file_path, t.file_row_number::BIGINT AS pos "
-        f"FROM {quote_qualified(LAKE, *head.identifier)} AS t AT (VERSION => {snapshot_id}) "
-        f"SEMI JOIN {keys_relation} AS k ON {matches} ORDER BY 1, 2) TO {quote_literal(target)} "
+def _write(connection: DuckDBPyConnection, marked: str, folder: str, planned_on: int) -> list[DeleteFileRef]:
+    """The rows (file_path, pos) of the SELECT `marked` as a position-delete file; [] when there are none."""
+    target = f"{folder.rstrip('/')}/deletes-{uuid.uuid4().hex}.parquet"
+    # Sorted by both, as the format demands; ORDER BY holds in spite of preserve_insertion_order=false. Not of version 2
+    # as data files are: that halves what reading costs, but pyarrow cannot read such paths as pyiceberg asks it to.
+    row = connection.execute(
+        f"COPY ({marked} ORDER BY 1, 2) TO {quote_literal(target)} "
         f"(FORMAT parquet, COMPRESSION zstd, RETURN_FILES, WRITE_EMPTY_FILE false, "
         f"FIELD_IDS {{file_path: {FILE_PATH_FIELD_ID}, pos: {POSITION_FIELD_ID}}})"
-    )
+    ).fetchone()
+    rows, paths = row if row else (0, [])
+    return [DeleteFileRef(found, rows, planned_on) for found in paths if rows]
 
 
 def _check_keys(head: TableHead, key_columns: Sequence[str]) -> None:

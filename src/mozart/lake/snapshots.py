@@ -1,6 +1,6 @@
-"""The one kind of snapshot Mozart writes: data files in, position deletes in, and for a replacement all that was out.
+"""The one kind of snapshot Mozart writes: data files in, position deletes in, and what they replace out.
 
-pyiceberg 0.12 can append, but it cannot add delete files and cannot replace a table in one snapshot; so its private
+pyiceberg 0.12 can append, but it cannot add delete files and cannot replace files in one snapshot; so its private
 producer is subclassed here, and only here (`pyiceberg==0.12.*` is pinned for it). What is overridden: the manifests,
 and the summary whose totals readers and planners trust. What is not used: pyiceberg's commit loop, which rebases a
 stale plan and deletes manifests after a 409; `mozart.lake.commit` sends the staged updates itself.
@@ -12,7 +12,7 @@ other rows than the caller said, the load is refused.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -34,7 +34,7 @@ from pyiceberg.manifest import (
 )
 from pyiceberg.table import Table, Transaction, _parquet_files_to_data_files
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
+from pyiceberg.table.snapshots import Operation, Snapshot, SnapshotSummaryCollector, Summary, update_snapshot_summaries
 from pyiceberg.table.update.snapshot import _FastAppendFiles
 from pyiceberg.typedef import EMPTY_DICT, Record
 
@@ -65,15 +65,62 @@ class DeleteFileRef:
 
 
 @dataclass(frozen=True)
+class LiveFiles:
+    """The live entries of one snapshot by manifest, read once for all who plan and commit on it, changed by nobody."""
+
+    snapshot_id: int
+    manifests: tuple[tuple[ManifestFile, tuple[ManifestEntry, ...]], ...]
+
+    @property
+    def files(self) -> list[DataFile]:
+        """Data files and deletes."""
+        return [entry.data_file for _, entries in self.manifests for entry in entries]
+
+
+def read_live_files(io: FileIO, snapshot: Snapshot) -> LiveFiles:
+    """What the snapshot consists of; some milliseconds a manifest."""
+    manifests = tuple(
+        (manifest, tuple(manifest.fetch_manifest_entry(io, discard_deleted=True)))
+        for manifest in snapshot.manifests(io)
+    )
+    return LiveFiles(snapshot.snapshot_id, manifests)
+
+
+def is_parquet(file: DataFile) -> bool:
+    """Whether it is a file as Mozart writes them; other writers may also write ORC or Avro."""
+    return file.file_format == FileFormat.PARQUET
+
+
+@dataclass(frozen=True)
 class Change:
-    """What one snapshot does: files that come, rows that go, and whether everything older goes."""
+    """What one snapshot does: files that come, rows that go, and whether everything older goes.
+
+    `folded`: the addresses of data files that go, and every position delete with them; None: none goes. `keeps_rows`:
+    the rows stay the same (compaction), so that the snapshot is marked `replace` and readers of changes may skip it.
+    `seen`: what the snapshot before consists of, where the caller has read it.
+    """
 
     files: Sequence[DataFile] = ()
     deletes: Sequence[DataFile] = ()
     replaces_all: bool = False
+    folded: frozenset[str] | None = None
     keeps_rows: bool = False
-    """The rows stay the same (compaction): the snapshot is marked `replace`, and readers of changes may skip it."""
+    seen: LiveFiles | None = None
     properties: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The files of the snapshot that a change replaces, wholly or in part: which go, and which stay.
+
+    `stays` are entries that must be written anew, for their manifest loses others; `whole` are manifests that lose
+    nothing, and `seen` the files in them.
+    """
+
+    goes: list[ManifestEntry] = field(default_factory=list[ManifestEntry])
+    stays: list[ManifestEntry] = field(default_factory=list[ManifestEntry])
+    whole: list[ManifestFile] = field(default_factory=list[ManifestFile])
+    seen: list[DataFile] = field(default_factory=list[DataFile])
 
 
 class LoadTransaction(Transaction):
@@ -119,46 +166,83 @@ class LoadSnapshot(_FastAppendFiles):
     @property
     def rows_deleted(self) -> int:
         """Rows that readers saw before and that this change takes away (a merge gives some of them back)."""
-        marked = sum(file.record_count for file in self._change.deletes)
-        return marked + sum(_live_rows(entry.data_file) for entry in self._removed)
+        return self.rows_marked + sum(_live_rows(entry.data_file) for entry in self._removed)
+
+    @property
+    def missing(self) -> list[str]:
+        """The data files to be folded that are not there."""
+        return sorted((self._change.folded or frozenset()) - {entry.data_file.file_path for entry in self._removed})
 
     def count_live_rows(self) -> int:
-        """The rows that readers see before this change, with every position delete read.
+        """The rows that readers see, before this change, of the data files that go, with every position delete read.
 
         `rows_deleted` trusts the manifests, which is exact for what Mozart writes. Other writers leave deletes behind
         whose data file is gone (pyiceberg's overwrite does), or mark a row twice.
         """
-        data = {entry.data_file.file_path: entry.data_file.record_count for entry in self._deleted_entries()}
-        positions = [
-            entry.data_file.file_path
-            for entry in self._removed
-            if entry.data_file.content == DataFileContent.POSITION_DELETES
-        ]
-        return sum(data.values()) - _count_marked(self._io, positions, list(data))
+        data = {entry.data_file.file_path: entry.data_file.record_count for entry in self._removed if _is_data(entry)}
+        return sum(data.values()) - self._count_marked(list(data))
+
+    @property
+    def rows_marked(self) -> int:
+        """The rows that the deletes of this change mark."""
+        return sum(file.record_count for file in self._change.deletes)
+
+    def count_marked_rows(self) -> int:
+        """The rows of the data files that stay that the deletes that go mark, each once; every one of them is read."""
+        stays = [*(entry.data_file for entry in self._parts.stays), *self._parts.seen]
+        return self._count_marked([file.file_path for file in stays if file.content == DataFileContent.DATA])
+
+    def _count_marked(self, data_files: Sequence[str]) -> int:
+        files = [entry.data_file for entry in self._removed]
+        positions = [file.file_path for file in files if file.content == DataFileContent.POSITION_DELETES]
+        return _count_marked(self._io, positions, data_files) if data_files else 0
+
+    @property
+    def _replaces(self) -> bool:
+        return self._change.replaces_all or self._change.folded is not None
+
+    @property
+    def _removed(self) -> list[ManifestEntry]:
+        """Every live entry that goes, data and deletes; none of a change that only adds."""
+        return self._parts.goes
 
     @cached_property
-    def _removed(self) -> list[ManifestEntry]:
-        """Every live entry of the snapshot that is replaced, data and deletes; none unless all is replaced."""
+    def _parts(self) -> _Parts:
+        parts = _Parts()
         snapshot = self._transaction.table_metadata.current_snapshot()
-        if snapshot is None or not self._change.replaces_all:
-            return []
-        return [
-            ManifestEntry.from_args(
-                status=ManifestEntryStatus.DELETED,
-                snapshot_id=self._snapshot_id,
-                sequence_number=entry.sequence_number,
-                file_sequence_number=entry.file_sequence_number,
-                data_file=entry.data_file,
-            )
-            for manifest in snapshot.manifests(self._io)
-            for entry in manifest.fetch_manifest_entry(self._io, discard_deleted=True)
-        ]
+        if snapshot is None or not self._replaces:
+            return parts
+        seen = self._change.seen
+        live = seen if seen and seen.snapshot_id == snapshot.snapshot_id else read_live_files(self._io, snapshot)
+        for manifest, entries in live.manifests:
+            gone = [self._goes(entry.data_file) for entry in entries]
+            if not any(gone):
+                parts.whole.extend([manifest] if entries else [])
+                parts.seen.extend(entry.data_file for entry in entries)
+                continue
+            for entry, goes in zip(entries, gone, strict=True):
+                (parts.goes if goes else parts.stays).append(self._marked(entry, goes=goes))
+        return parts
+
+    def _goes(self, file: DataFile) -> bool:
+        is_folded = file.content == DataFileContent.POSITION_DELETES or file.file_path in (self._change.folded or ())
+        return self._change.replaces_all or is_folded
+
+    def _marked(self, entry: ManifestEntry, *, goes: bool) -> ManifestEntry:
+        return ManifestEntry.from_args(
+            status=ManifestEntryStatus.DELETED if goes else ManifestEntryStatus.EXISTING,
+            snapshot_id=self._snapshot_id if goes else entry.snapshot_id,
+            sequence_number=entry.sequence_number,
+            file_sequence_number=entry.file_sequence_number,
+            data_file=entry.data_file,
+        )
 
     def _existing_manifests(self) -> list[ManifestFile]:
-        return [] if self._change.replaces_all else super()._existing_manifests()
+        return self._parts.whole if self._replaces else super()._existing_manifests()
 
     def _deleted_entries(self) -> list[ManifestEntry]:
-        return [entry for entry in self._removed if entry.data_file.content == DataFileContent.DATA]
+        """What the one manifest says that is written anew: the data files that go, and those that stay beside them."""
+        return [entry for entry in (*self._removed, *self._parts.stays) if _is_data(entry)]
 
     def _manifests(self) -> list[ManifestFile]:
         added = [
@@ -171,8 +255,8 @@ class LoadSnapshot(_FastAppendFiles):
             )
             for file in self._change.deletes
         ]
-        removed = [entry for entry in self._removed if entry.data_file.content != DataFileContent.DATA]
-        return [*self._delete_manifest(added), *self._delete_manifest(removed), *super()._manifests()]
+        others = [entry for entry in (*self._removed, *self._parts.stays) if not _is_data(entry)]
+        return [*self._delete_manifest([*added, *others]), *super()._manifests()]
 
     def _delete_manifest(self, entries: Sequence[ManifestEntry]) -> list[ManifestFile]:
         if not entries:
@@ -188,20 +272,17 @@ class LoadSnapshot(_FastAppendFiles):
 
     def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
         metadata = self._transaction.table_metadata
-        collector = SnapshotSummaryCollector()
-        for file in (*self._change.files, *self._change.deletes):
-            collector.add_file(file, schema=metadata.schema(), partition_spec=metadata.spec())
-        for entry in self._removed:
-            collector.remove_file(entry.data_file, schema=metadata.schema(), partition_spec=metadata.spec())
-        parent = metadata.current_snapshot()
-        # a replacement starts from nothing, so that totals a foreign writer left out or got wrong are right again
-        previous = parent.summary if parent is not None else None
+        added = (*self._change.files, *self._change.deletes)
+        counted = _count_files(metadata, added, [entry.data_file for entry in self._removed])
         # pyiceberg's totals know no `replace`; a compaction takes the other way
         operation = Operation.REPLACE if self.keeps_rows else self._operation
-        summary = Summary(operation, **collector.build(), **snapshot_properties)
-        if self._change.replaces_all:
-            return _total_from_additions(summary)
-        return update_snapshot_summaries(summary, previous)
+        summary = Summary(operation, **counted, **snapshot_properties)
+        if not self._replaces:
+            parent = metadata.current_snapshot()
+            return update_snapshot_summaries(summary, parent.summary if parent is not None else None)
+        # counted anew, so that totals a foreign writer left out or got wrong are right again
+        stay = [*(entry.data_file for entry in self._parts.stays), *self._parts.seen]
+        return _with_totals(summary, _count_files(metadata, (*added, *stay), ()))
 
 
 class _DeleteManifestWriter(ManifestWriterV2):
@@ -215,7 +296,17 @@ class _DeleteManifestWriter(ManifestWriterV2):
         return {**super()._meta, "content": "deletes"}
 
 
-def _total_from_additions(summary: Summary) -> Summary:
+def _count_files(metadata: TableMetadata, added: Iterable[DataFile], removed: Iterable[DataFile]) -> dict[str, str]:
+    collector = SnapshotSummaryCollector()
+    for file in added:
+        collector.add_file(file, schema=metadata.schema(), partition_spec=metadata.spec())
+    for file in removed:
+        collector.remove_file(file, schema=metadata.schema(), partition_spec=metadata.spec())
+    return collector.build()
+
+
+def _with_totals(summary: Summary, live: Mapping[str, str]) -> Summary:
+    """The summary with the totals of a snapshot whose files, all of them, `live` counts as additions."""
     for total, added in (
         ("total-data-files", "added-data-files"),
         ("total-delete-files", "added-delete-files"),
@@ -224,8 +315,12 @@ def _total_from_additions(summary: Summary) -> Summary:
         ("total-position-deletes", "added-position-deletes"),
         ("total-equality-deletes", "added-equality-deletes"),
     ):
-        summary[total] = str(summary[added] or 0)
+        summary[total] = live.get(added, "0")
     return summary
+
+
+def _is_data(entry: ManifestEntry) -> bool:
+    return entry.data_file.content == DataFileContent.DATA
 
 
 def _live_rows(file: DataFile) -> int:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
+from pyiceberg.table import Table
+from pyiceberg.table.update import (
+    AssertCreate,
+    AssertRefSnapshotId,
+    AssertTableUUID,
+    TableRequirement,
+    TableUpdate,
+)
 
 from mozart.errors import CommitConflictError
 from mozart.lake import commit
 from mozart.lake.commit import _CREATION_PAUSES, CommitOutcome
 from tests.contract.lake.conftest import LakeTable, Plan, people
+from tests.contract.lake.test_maintenance import alien
 
 
 @pytest.mark.parametrize("verb", ["append", "merge", "replace"])
@@ -22,6 +32,55 @@ def test_a_stale_plan_is_refused_and_never_rebased(loaded: LakeTable, verb: str)
         stale.send(loaded.catalog)
     assert loaded.head().snapshot_id == before
     loaded.check()
+
+
+@pytest.mark.parametrize("verb", ["append", "merge", "replace", "fold", "restamp", "stamp", "expire"])
+def test_every_commit_says_on_which_head_it_was_planned(
+    loaded: LakeTable, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Looked at as it is sent: SeaweedFS refuses a stale snapshot by its sequence number as well, so that no race of
+    two shows whether this was asked of it. Other catalogs need not."""
+    first = loaded.head().snapshot_id
+    if verb == "restamp":
+        alien(loaded, 77)
+    elif verb == "expire":
+        loaded.load("merge", people([4], "second"))
+    head, sent = loaded.head(), list[TableRequirement]()
+    record_requirements(loaded, sent, monkeypatch)
+    assert head.table is not None and head.record is not None and first is not None
+    maintained = head.record.carry_forward(load_id="m", run_id="m")
+    if verb in ("append", "merge", "replace"):
+        loaded.plan(verb, people([3])).send(loaded.catalog)
+    elif verb == "fold":
+        commit.fold(loaded.catalog, head, [], [], [], maintained)
+    elif verb == "restamp":
+        commit.restamp(loaded.catalog, head, run_id="m")
+    elif verb == "stamp":
+        commit.stamp(loaded.catalog, head, maintained)
+    else:
+        commit.expire(loaded.catalog, head, [first])
+    heads = [wanted.snapshot_id for wanted in sent if isinstance(wanted, AssertRefSnapshotId) and wanted.ref == "main"]
+    assert heads == [head.snapshot_id]
+    uuids = [wanted.uuid for wanted in sent if isinstance(wanted, AssertTableUUID)]
+    assert uuids and set(uuids) == {head.table.metadata.table_uuid}
+
+
+def test_a_creation_says_that_there_must_be_no_table(lake_table: LakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = list[TableRequirement]()
+    record_requirements(lake_table, sent, monkeypatch)
+    lake_table.load("append", people([1]))
+    assert any(isinstance(wanted, AssertCreate) for wanted in sent)
+
+
+def record_requirements(table: LakeTable, sent: list[TableRequirement], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on what the table's commits demand of the catalog goes into `sent`."""
+    true_commit = table.catalog.commit_table
+
+    def recorded(changed: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]) -> Any:
+        sent.extend(requirements)
+        return true_commit(changed, requirements, updates)
+
+    monkeypatch.setattr(table.catalog, "commit_table", recorded)
 
 
 def test_retries_allowed_by_the_table_change_nothing(loaded: LakeTable) -> None:

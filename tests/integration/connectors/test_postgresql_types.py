@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from mozart.connectors.base import SourceConnection
 from mozart.connectors.registry import create_connector
+from mozart.engine.duckdb import connect
 from mozart.errors import DataQualityError, TerminalError, TransientError
 from tests.contract.connectors.bench import read_table
 
@@ -67,7 +68,15 @@ CASES: list[tuple[str, str, str, object]] = [
     ("boolean", "true", "boolean", True),
     ("text", "'Größe 漢字 🎻'", "string", "Größe 漢字 🎻"),
     ("varchar(10)", "''", "string", ""),
+    ("numeric(10,2)", "0", "decimal(10, 2)", Decimal("0.00")),
+    ("numeric(10,2)", "-0.01", "decimal(10, 2)", Decimal("-0.01")),
     ("char(5)", "'ab'", "string", "ab   "),
+    ("char(5)", "'abcde'", "string", "abcde"),
+    ("char(5)", "''", "string", "     "),
+    ("char(5)", "'é🎻'", "string", "é🎻   "),
+    ("char(64)", "' x'", "string", " x".ljust(64)),
+    ("char(65)", "'x'", "string", "x".ljust(65)),
+    ("char(1)", "''", "string", " "),
     ('"char"', "'x'", "string", "x"),
     ("bytea", "'\\x00ff27'", "binary", b"\x00\xff'"),
     ("date", "'0001-01-01'", "date", date(1, 1, 1)),
@@ -142,6 +151,39 @@ def test_what_cannot_be_kept_is_refused_by_name(
     with pytest.raises(DataQualityError, match=said) as caught:
         read(connection, extensions, "t")
     assert '"Wert"' in str(caught.value) and "key 42" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "relation",
+    [
+        "CREATE TABLE t (id int PRIMARY KEY, n numeric(8,2) STORAGE PLAIN)",
+        "CREATE TABLE t (id int PRIMARY KEY, filler text, n numeric(8,2))",
+    ],
+)
+def test_nan_is_found_however_it_is_stored(
+    connection: SourceConnection, source: Any, extensions: Path, relation: str
+) -> None:
+    source.execute(relation)
+    source.execute("INSERT INTO t (id, n) VALUES (1, 0), (2, 1.5), (3, NULL), (42, 'NaN')")
+    with pytest.raises(DataQualityError, match=r"NaN or infinity in numeric in column \"n\", key 42"):
+        read(connection, extensions, "t")
+
+
+def test_nan_that_a_view_computes_is_found(connection: SourceConnection, source: Any, extensions: Path) -> None:
+    source.execute("CREATE TABLE base (id int PRIMARY KEY, n numeric(8,2))")
+    source.execute("INSERT INTO base VALUES (1, 0), (2, 7)")
+    source.execute("CREATE VIEW v AS SELECT id, (n * 'NaN'::numeric)::numeric(8,2) AS n FROM base")
+    with pytest.raises(DataQualityError, match="NaN or infinity in numeric"):
+        read(connection, extensions, "v")
+
+
+def test_a_read_takes_one_process_of_the_server(connection: SourceConnection, extensions: Path) -> None:
+    connector = create_connector(connection, application="mozart/test")
+    with connector.open() as reader, connect(extensions=connector.extensions, extension_folder=extensions) as duck:
+        reader.attach(duck)
+        asked = "SELECT name, setting FROM pg_settings WHERE name IN ('max_parallel_workers_per_gather', 'jit')"
+        told = duck.execute("SELECT * FROM postgres_query('source', ?) ORDER BY 1", [asked]).fetchall()
+    assert told == [("jit", "off"), ("max_parallel_workers_per_gather", "0")]
 
 
 SCALARS = st.tuples(

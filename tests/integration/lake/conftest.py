@@ -18,6 +18,7 @@ from mozart.lake.compaction import DEFAULT_POLICY, CompactionPolicy
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.load import LoadResult, load_table
 from mozart.lake.load_plan import LoadRequest
+from mozart.lake.object_store import ObjectStore
 from mozart.lake.session import open_lake
 from mozart.tenancy.model import TableSpec
 
@@ -78,6 +79,14 @@ class Bench:
     def snapshots(self, table: str) -> int:
         """How many commits the table has."""
         return len(self.lakehouse.catalog().load_table((self.namespace, table)).metadata.snapshots)
+
+    def metadata(self, table: str) -> str:
+        """Where the table's metadata file is: another one after every commit."""
+        return self.lakehouse.catalog().load_table((self.namespace, table)).metadata_location
+
+    def landed(self, table: str) -> set[str]:
+        """Every file below the table's landing folder."""
+        return {file.path for file in ObjectStore(self.lakehouse).list_files(f"{self.lakehouse.landing_uri}/{table}")}
 
     def record(self, table: str) -> dict[str, str]:
         """The summary of the table's newest snapshot."""

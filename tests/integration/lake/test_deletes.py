@@ -262,13 +262,11 @@ def test_a_soft_delete_column_must_be_there_and_make_sense(orders: Any) -> None:
             remove(orders, ORDERS.model_copy(update={"soft_delete": SoftDelete(column=column)}))
 
 
-@pytest.mark.parametrize("seed", [random.SystemRandom().randrange(10**6)])
 def test_random_interleavings_of_source_loads_and_passes(
     orders: Any, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Writes and loads at every point of a pass; raw never lacks a row that was loaded and lives."""
     chance = random.Random(seed)  # noqa: S311 - a seed to be repeated
-    print(f"seed {seed}")
     policy = CompactionPolicy(small_files=3, delete_files=2)
     commit_now = "clock_timestamp()"
 

@@ -66,6 +66,29 @@ def test_first_load_is_full_then_only_changes_are_read(orders: Any) -> None:
     assert (third.status, third.rows_read, orders.snapshots("orders")) == ("unchanged", 0, 2)
 
 
+def scans_of(bench: Any, table: str) -> int:
+    """How often the table was scanned: what ended sessions and this one have counted (making a key's index is a scan)."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    deadline = time.monotonic() + 60
+    while bench.source.execute(others).fetchone()[0]:
+        assert time.monotonic() < deadline, "a session of the load is still there"
+        time.sleep(0.02)
+    bench.source.execute("SELECT pg_stat_force_next_flush()")
+    counted = "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = %s"
+    return bench.source.execute(counted, [table]).fetchone()[0]
+
+
+def test_finding_nothing_new_costs_one_query_and_leaves_no_trace(orders: Any) -> None:
+    orders.load(ORDERS)
+    scans, metadata, landed = scans_of(orders, "orders"), orders.metadata("orders"), orders.landed("orders")
+    for _ in range(2):
+        assert orders.load(ORDERS).status == "unchanged"
+        scans += 1
+        assert scans_of(orders, "orders") == scans
+        assert orders.metadata("orders") == metadata, "a commit"
+        assert orders.landed("orders") == landed, "a file"
+
+
 def test_rows_newer_than_the_safe_bound_are_loaded_and_not_committed_again(orders: Any) -> None:
     orders.load(ORDERS)
     orders.source.execute("INSERT INTO orders VALUES (3000, 1, 'now', clock_timestamp())")
@@ -295,6 +318,28 @@ def test_a_source_that_came_back_is_read_in_a_new_snapshot(orders: Any) -> None:
             "AND pid <> pg_backend_pid()"
         )
         assert reader.snapshot_name() != first
+
+
+def test_a_table_that_is_locked_at_the_source_holds_up_no_other(orders: Any) -> None:
+    """Both are large enough to be divided, which takes a look at the table itself."""
+    orders.source.execute("INSERT INTO orders SELECT g, 1, 'x', now() FROM generate_series(2000, 6999) g")
+    orders.source.execute("CREATE TABLE twin (LIKE orders INCLUDING ALL)")
+    orders.source.execute("INSERT INTO twin SELECT * FROM orders; ANALYZE orders; ANALYZE twin")
+    orders.connection = orders.connection.model_copy(update={"options": {"chunk_rows": "1000"}})
+    twin = ORDERS.model_copy(update={"name": "twin", "source_table": "twin"})
+    with psycopg.connect(orders.source.info.dsn, password=orders.source.info.password) as locker:
+        locker.execute("LOCK TABLE twin IN ACCESS EXCLUSIVE MODE")
+        loads = threading.Thread(target=orders.load_together, args=([twin, ORDERS],))
+        loads.start()
+        catalog = orders.lakehouse.catalog()
+        deadline = time.monotonic() + 60
+        while not catalog.table_exists((orders.namespace, "orders")):
+            assert time.monotonic() < deadline, "the locked table holds the other up"
+            time.sleep(0.05)
+        locker.rollback()
+    loads.join()
+    assert (orders.snapshots("orders"), orders.snapshots("twin")) == (1, 1)
+    assert_equal(orders)
 
 
 def test_never_more_connections_read_than_the_source_may_have(orders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
