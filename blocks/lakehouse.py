@@ -50,19 +50,22 @@ class TenantLakehouse(DeclaredBlock):
 
     @classmethod
     def of(cls, lakehouse: Lakehouse, tenant: ResolvedTenant, branch: str | None) -> TenantLakehouse:
-        """The block of a resolved tenant; not yet saved. A branch lands under a prefix of its own."""
-        storage, iceberg = tenant.storage, tenant.iceberg
+        """The block of a resolved tenant; not yet saved. A branch lands under a prefix of its own.
+
+        `lakehouse` is the shared one; a tenant with a lake of its own has its identity and its warehouse.
+        """
+        storage, iceberg, own = tenant.storage, tenant.iceberg, tenant.dedicated
         return cls(
             tenant=tenant.id,
             branch=branch or "",
             credentials=AwsCredentials(
-                aws_access_key_id=lakehouse.access_key_id,
-                aws_secret_access_key=lakehouse.secret_access_key,
+                aws_access_key_id=own.access_key_id if own else lakehouse.access_key_id,
+                aws_secret_access_key=own.secret_access_key if own else lakehouse.secret_access_key,
                 region_name=lakehouse.s3_region,
             ),
             s3_endpoint=lakehouse.s3_endpoint,
             catalog_uri=lakehouse.catalog_uri,
-            warehouse=lakehouse.warehouse,
+            warehouse=own.warehouse if own else lakehouse.warehouse,
             bucket=storage.bucket,
             prefix=f"{storage.prefix.strip('/')}{branch_suffix(branch)}",
             catalog=iceberg.catalog,

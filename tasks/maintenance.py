@@ -18,6 +18,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.tasks import Task
 
+from mozart.engine.upkeep import create_upkeep
 from mozart.errors import ConfigurationError, DataQualityError, MozartError, Problem
 from mozart.lake.commit import Identifier
 from mozart.lake.compaction import CompactionResult
@@ -44,7 +45,8 @@ async def open_maintenance(tenant: str, options: MaintenanceOptions) -> TenantMa
     settings = load_settings()
     description = await asyncio.to_thread(load_tenant, settings.tenants_folder / tenant)
     place = await load_place(tenant, settings.suffix)
-    run = TenantMaintenance(description, place, options, _run_id(), settings.state)
+    upkeep = create_upkeep(settings, place.namespaces.catalog)
+    run = TenantMaintenance(description, place, options, _run_id(), settings.state, upkeep=upkeep)
     return await asyncio.to_thread(run.__enter__)
 
 

@@ -20,7 +20,10 @@ from mozart.services.stack import Stack
 from mozart.settings import load_settings
 
 PROJECT = Path(__file__).resolve().parent.parent
-PROJECT_FILES = ("flows", "tasks", "blocks", "dbt", "tenants", "views", "samples", "pyproject.toml", "prefect.yaml")
+PROJECT_FILES = (
+    *("flows", "tasks", "blocks", "dbt", "docker/trino", "tenants", "views", "samples"),
+    *("pyproject.toml", "prefect.yaml"),
+)
 
 
 def make_project(root: Path, *, copied: Iterable[str] = ()) -> None:
@@ -36,8 +39,8 @@ def make_project(root: Path, *, copied: Iterable[str] = ()) -> None:
             shutil.copy(source, root / name)
     (root / "tenants").mkdir(exist_ok=True)
     (root / "pyproject.toml").touch()
-    names = ("POSTGRES", "VALKEY", "S3", "CATALOG", "PREFECT")
-    lines = [f"MOZART_{name}_PORT={port}" for name, port in zip(names, find_free_ports(5), strict=True)]
+    names = ("POSTGRES", "VALKEY", "S3", "CATALOG", "PREFECT", "TRINO", "TRINO_INNER")
+    lines = [f"MOZART_{name}_PORT={port}" for name, port in zip(names, find_free_ports(len(names)), strict=True)]
     lines.append(f"MOZART_SEAWEEDFS_PORT_BASE={find_free_block(INNER_PORTS)[0]}")
     (root / ".env").write_text("\n".join(lines) + "\n")
 

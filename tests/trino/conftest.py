@@ -10,20 +10,22 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from mozart.engine.trino_client import TrinoAddress, TrinoSession, open_trino, tenant_login
 from mozart.errors import MozartError
 from mozart.lake.lakehouse import Lakehouse
 from mozart.services.ledger import Ledger
 from mozart.services.ports import find_free_ports
-from mozart.services.seaweedfs import SeaweedFS
+from mozart.services.seaweedfs import INNER_PORTS, SeaweedFS
 from mozart.services.trino import Trino
 from mozart.services.trino_download import trino_folder
 from mozart.tenancy.names import Namespaces, namespaces
+from tests.faults.proxy import FaultProxy
 from tests.integration.engine.conftest import (
     CASES,
     FLOWS,
@@ -47,16 +49,55 @@ Login = Callable[[Namespaces], TrinoAddress]
 
 
 @pytest.fixture(scope="session")
-def trino(ledger: Ledger, seaweedfs: SeaweedFS) -> Iterator[Trino]:
+def seaweedfs(ledger: Ledger) -> Iterator[SeaweedFS]:
+    """The shared lake of all tests, and two that belong to one tenant each (`dedicated_lakes`)."""
+    s3, catalog, *inner = find_free_ports(2 + INNER_PORTS)
+    shared, *dedicated = (
+        Lakehouse(
+            s3_endpoint=f"http://127.0.0.1:{s3}",
+            catalog_uri=f"http://127.0.0.1:{catalog}",
+            access_key_id=secrets.token_hex(8),
+            secret_access_key=SecretStr(secrets.token_urlsafe(16)),
+            warehouse=f"warehouse{name}",
+            bucket=f"landing{name}",
+        )
+        for name in ("", "-first", "-second")
+    )
+    server = SeaweedFS(ledger, lakehouse=shared, inner_ports=inner, dedicated=dedicated)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def dedicated_lakes(seaweedfs: SeaweedFS) -> Mapping[str, Lakehouse]:
+    """By the name of their catalog on Trino."""
+    return dict(zip(("first_lake", "second_lake"), seaweedfs.dedicated, strict=True))
+
+
+@pytest.fixture(scope="session")
+def trinos_catalog(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
+    """The catalog as Trino alone reaches it; tests that make it misbehave call `clear` at their end."""
+    with FaultProxy(seaweedfs.lakehouse.catalog_uri) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def trino(
+    ledger: Ledger, seaweedfs: SeaweedFS, trinos_catalog: FaultProxy, dedicated_lakes: Mapping[str, Lakehouse]
+) -> Iterator[Trino]:
     port, inner_port = find_free_ports(2)
     server = Trino(
         ledger,
-        lakehouse=seaweedfs.lakehouse,
+        lakehouse=seaweedfs.lakehouse.model_copy(update={"catalog_uri": trinos_catalog.url}),
         home=trino_folder(os.environ),
         config=CHECKOUT / "docker" / "trino",
         port=port,
         inner_port=inner_port,
         password=secrets.token_urlsafe(24),
+        dedicated=dedicated_lakes,
         min_retention="0s",
     )
     try:
@@ -78,7 +119,7 @@ def login(trino: Trino) -> Login:
     def log_in(spaces: Namespaces) -> TrinoAddress:
         if spaces not in trino.tenants:
             trino.write_access([*trino.tenants, spaces])
-        address = tenant_login(trino.address, spaces.core)
+        address = tenant_login(trino.address, spaces.core, spaces.catalog)
         _wait_until_known(address, spaces)
         return address
 
@@ -91,7 +132,7 @@ def _wait_until_known(address: TrinoAddress, spaces: Namespaces) -> None:
     while True:
         try:
             with open_trino(address) as session:
-                listed = session.execute("SHOW SCHEMAS FROM iceberg")
+                listed = session.execute(f"SHOW SCHEMAS FROM {address.catalog}")
                 if (spaces.core,) in listed:
                     return
         except MozartError:
@@ -118,6 +159,11 @@ def tiny_spaces() -> Namespaces:
 @pytest.fixture
 def tiny(tiny_root: Path, lakehouse: Lakehouse, tiny_spaces: Namespaces) -> TinyTenant:
     """A small tenant, both raw tables loaded, nothing published."""
+    return make_tiny(tiny_root, lakehouse, tiny_spaces)
+
+
+def make_tiny(tiny_root: Path, lakehouse: Lakehouse, tiny_spaces: Namespaces) -> TinyTenant:
+    """The tenant of `tiny`, for a fixture that lives longer; it is the only one at a time."""
     catalog = lakehouse.catalog()
     for namespace in (tiny_spaces.core, tiny_spaces.raw):
         catalog.create_namespace_if_not_exists(namespace)

@@ -25,14 +25,21 @@ from mozart.settings import load_settings
 ADDRESS = TrinoAddress(host="trino.example", port=443, username="acme", password=SecretStr("pw-secret"))
 
 
-def _query_error(name: str) -> failures.TrinoQueryError:
-    return failures.TrinoQueryError({"errorName": name, "errorType": "X", "message": "why\nso"}, "q1")
+def _query_error(name: str, message: str = "why\nso", cause: str | None = None) -> failures.TrinoQueryError:
+    behind = {"cause": {"message": "in between", "cause": {"message": cause}}} if cause else {}
+    error = {"errorName": name, "errorType": "X", "message": message, "failureInfo": {"message": message, **behind}}
+    return failures.TrinoQueryError(error, "q1")
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "says"),
     [
         (_query_error("ICEBERG_CATALOG_ERROR"), TransientError, "ICEBERG_CATALOG_ERROR: why so"),
+        (_query_error("GENERIC_INTERNAL_ERROR", "Service unavailable: busy"), TransientError, "busy"),
+        (_query_error("GENERIC_INTERNAL_ERROR", "a mistake"), TerminalError, "a mistake"),
+        (_query_error("ICEBERG_CATALOG_ERROR", "Not authorized: expired"), TerminalError, "ICEBERG_CATALOG_CREDENTIAL"),
+        (_query_error("ICEBERG_CATALOG_ERROR", "failed", "Not authorized: expired"), TerminalError, "(Not authorized"),
+        (_query_error("ICEBERG_CATALOG_ERROR", "failed", "Service unavailable: x"), TransientError, "unavailable: x"),
         (_query_error("NO_NODES_AVAILABLE"), TransientError, "query q1"),
         (_query_error("REMOTE_HOST_GONE"), TransientError, "trino.example:443"),
         (_query_error("SYNTAX_ERROR"), TerminalError, "SYNTAX_ERROR"),
@@ -55,6 +62,9 @@ def test_errors_are_sorted(error: Exception, kind: type[MozartError], says: str)
     [
         ('Database Error TrinoQueryError(type=EXTERNAL, name=ICEBERG_CATALOG_ERROR, message="x")', True),
         ("TrinoUserError(type=USER_ERROR, name=SYNTAX_ERROR, message=Max retries exceeded)", False),
+        ('TrinoQueryError(type=INTERNAL_ERROR, name=GENERIC_INTERNAL_ERROR, message="Server error: x")', True),
+        ('TrinoQueryError(type=INTERNAL_ERROR, name=GENERIC_INTERNAL_ERROR, message="x")', False),
+        ('TrinoQueryError(type=EXTERNAL, name=ICEBERG_CATALOG_ERROR, message="Not authorized: x")', False),
         ("Max retries exceeded with url: /v1/statement", True),
         ("This model has an enforced contract that failed.", False),
     ],

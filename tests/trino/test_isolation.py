@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from mozart.engine.trino_client import TrinoAddress, TrinoSession, candidates_namespace, open_trino, tenant_login
+from mozart.engine.trino_client import TrinoAddress, TrinoSession, open_trino, tenant_login
 from mozart.errors import ConfigurationError, MozartError, TerminalError
 from mozart.lake.lakehouse import Lakehouse
 from mozart.services.trino import Trino
 from mozart.services.trino_access import TrinoUser, access_rules, standard_users
-from mozart.tenancy.names import Namespaces, namespaces
+from mozart.tenancy.names import Namespaces, candidates_namespace, namespaces
 from tests.trino.conftest import Login
 
 

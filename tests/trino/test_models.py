@@ -9,13 +9,13 @@ import pytest
 from pydantic import SecretStr
 
 from mozart.engine.dbt_run import ModelResult, build_models
-from mozart.engine.trino_client import TrinoAddress, TrinoSession, candidates_namespace, open_trino
+from mozart.engine.trino_client import TrinoAddress, TrinoSession, open_trino
 from mozart.engine.trino_models import TrinoModels
 from mozart.errors import TransientError
 from mozart.lake.head import FINGERPRINT, read_head
 from mozart.services.ports import find_free_ports
 from mozart.services.trino import Trino
-from mozart.tenancy.names import Namespaces
+from mozart.tenancy.names import Namespaces, candidates_namespace
 from tests.integration.engine.conftest import CASES, FLOWS, TinyTenant
 from tests.trino.conftest import Login
 

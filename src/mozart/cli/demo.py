@@ -24,11 +24,10 @@ from mozart.cli.demo_olap import OlapFigures, make_axiom, run_olap, show_olap, s
 from mozart.cli.demo_sources import SOURCE_SECRETS, SOURCES, change_acme
 from mozart.cli.deploy import deploy
 from mozart.cli.sync import write_generated
-from mozart.engine.query import CATALOG, QuerySession, open_session
+from mozart.engine.base import Session, open_query_session
 from mozart.errors import ConfigurationError, MozartError
 from mozart.fleet.plan import TENANT_FLOW
 from mozart.fleet.runs import FinishedRun, read_table_artifact, run_to_end
-from mozart.lake.lakehouse import lakehouse_from_settings
 from mozart.services.secrets import ensure_secrets
 from mozart.services.stack import Progress, Stack, load_stack
 from mozart.settings import Settings, find_root
@@ -38,6 +37,8 @@ from mozart.tenancy.names import Namespaces, deployment_name
 from mozart.tenancy.product_schema import load_product_schema
 from mozart.tenancy.resolve import resolve
 
+LAKE = "iceberg"
+"""The lake's name in SQL, on every engine."""
 FIRST, OTHERS = "acme", ("harbor", "atlas")
 
 _MADE = {**SOURCES, AXIOM: ("Axiom Core again, with the OLAP views", make_axiom)}
@@ -162,7 +163,7 @@ def _show_lake(settings: Settings) -> None:
     tenants = (FIRST, *OTHERS)
     click.echo(f"  {'rows of':<22}" + "".join(f"{tenant:>12}" for tenant in tenants))
     spaces = [_namespaces(settings, tenant) for tenant in tenants]
-    with open_session(lakehouse_from_settings(settings)) as session:
+    with open_query_session(settings) as session:
         layers = {
             "raw, all tables": [_total(session, space.raw, "") for space in spaces],
             "staging, all tables": [_total(session, space.core, "stg_") for space in spaces],
@@ -178,7 +179,7 @@ def _namespaces(settings: Settings, tenant: str) -> Namespaces:
     return resolve(load_tenant(settings.tenants_folder / tenant), settings.values).namespaces(settings.suffix)
 
 
-def _total(session: QuerySession, schema: str, prefix: str) -> int:
+def _total(session: Session, schema: str, prefix: str) -> int:
     tables = session.run(
         "SELECT table_name FROM information_schema.tables "
         f"WHERE table_schema = {quote_literal(schema)} AND starts_with(table_name, {quote_literal(prefix)})"
@@ -186,8 +187,8 @@ def _total(session: QuerySession, schema: str, prefix: str) -> int:
     return sum(_count(session, schema, str(row[0])) for row in list(tables.rows))
 
 
-def _count(session: QuerySession, schema: str, table: str) -> int:
-    return next(session.run(f"SELECT count(*) FROM {quote_qualified(CATALOG, schema, table)}").rows)[0]
+def _count(session: Session, schema: str, table: str) -> int:
+    return next(session.run(f"SELECT count(*) FROM {quote_qualified(LAKE, schema, table)}").rows)[0]
 
 
 def _farewell(stack: Stack, figures: Sequence[RunFigures], seconds: float) -> None:

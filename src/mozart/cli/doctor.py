@@ -20,7 +20,7 @@ UNWELL = 1
 @click.option("--fix", is_flag=True, help="End runs that a worker took and that never started.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of what was looked at.")
 def command(fix: bool, as_json: bool) -> None:
-    """Look for what keeps the fleet from working: server, workers, automations, blocks, sources, the lake.
+    """Look for what keeps the fleet from working: server, workers, automations, blocks, sources, the lake, Trino.
 
     Says the cure of each finding and changes nothing without --fix. Exits 1 when something is wrong.
     """
@@ -43,7 +43,7 @@ async def _examine(settings: Settings, *, fix: bool, quiet: bool) -> list[Findin
         if fix:
             for run in await end_stuck_runs(client):
                 report(Finding(f"run {run.name}: ended as Crashed"))
-        findings = await examine(client, plan, report)
+        findings = await examine(client, plan, settings, report)
     broken = [Finding(problem.file, f"{problem.key}: {problem.message}") for problem in fleet.problems]
     for finding in broken:
         report(finding)

@@ -14,9 +14,10 @@ from mozart.services.stack import Progress, Stack, load_stack
 def up() -> None:
     """Start the local stack and wait until it is ready.
 
-    Starts PostgreSQL, Valkey, SeaweedFS (S3 and Iceberg catalog), the Prefect server, and the workers of the pools
-    `mozart` and `mozart-inline`. What runs already is left alone, so a second `up` restarts dead parts only. Everything
-    listens on 127.0.0.1 and keeps its state in .mozart/; secrets are made into .env on first use.
+    Starts PostgreSQL, Valkey, SeaweedFS (S3 and Iceberg catalog), Trino when MOZART_ENGINE says so, the Prefect server,
+    and the workers of the pools `mozart` and `mozart-inline`. What runs already is left alone, so a second `up`
+    restarts dead parts only. Everything listens on 127.0.0.1 and keeps its state in .mozart/; secrets are made into
+    .env on first use.
 
     Example: mozart up
     """

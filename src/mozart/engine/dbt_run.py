@@ -60,8 +60,8 @@ class ModelRequest:
     """One run of a tenant's models.
 
     `root` is the project (holds `dbt/` and `tenants/`), `state` its local state. `namespace` and `raw_namespace` are
-    the catalog's, with the environment's suffix; `environment` names the folder of the parse state (`default` or a
-    branch).
+    the catalog's, with the environment's suffix; `catalog` is its name in SQL on a distributed engine. `environment`
+    names the folder of the parse state (`default` or a branch).
     `inputs` by raw table name; a table that is missing there counts as unchanged. `memory` is DuckDB's limit, for the
     whole run; dbt itself takes some 200 MB more. A mart that breaks `product` is not published; None, for models that
     belong to no product, holds them to nothing.
@@ -74,6 +74,7 @@ class ModelRequest:
     namespace: str
     raw_namespace: str
     product: ProductSchema | None
+    catalog: str = "iceberg"
     environment: str = "default"
     target: str = "dev"
     inputs: Mapping[str, RawInput] = field(default_factory=dict[str, RawInput])
@@ -154,7 +155,7 @@ def build_models(
     folder, TerminalError when the time limit passes or dbt breaks. After an exception nothing was published by
     this call.
     """
-    chosen = engine or create_model_engine(load_settings(request.root), lakehouse, request.namespace)
+    chosen = engine or create_model_engine(load_settings(request.root), lakehouse, request.catalog, request.namespace)
     folder = request.folder_of(chosen.name)
     with locked(folder):
         folder.prepare()

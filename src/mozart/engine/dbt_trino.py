@@ -45,10 +45,11 @@ def _log_in(trino: Mapping[str, Any]) -> None:
 
 def _place_candidates(manifest: Manifest, trino: Mapping[str, Any], selected: Collection[str]) -> None:
     for node in manifest.nodes.values():
-        if str(node.resource_type) in ("model", "seed") and node.name in selected:
+        if str(node.resource_type) in ("model", "seed"):
             node.database = trino["catalog"]
-            node.schema = trino["candidates"]
-            node.alias = f"{node.alias}{trino['suffix']}"
+            if node.name in selected:
+                node.schema = trino["candidates"]
+                node.alias = f"{node.alias}{trino['suffix']}"
             parts = (trino["catalog"], node.schema, node.alias)
             node.relation_name = ".".join(quote_identifier(part) for part in parts)  # type: ignore[union-attr]
 

@@ -97,13 +97,13 @@ class ModelEngine(Protocol):
         ...
 
 
-def create_model_engine(settings: Settings, lakehouse: Lakehouse, namespace: str) -> ModelEngine:
-    """The engine that the settings name, for the models of the tenant whose tables lie in `namespace`."""
+def create_model_engine(settings: Settings, lakehouse: Lakehouse, catalog: str, namespace: str) -> ModelEngine:
+    """The engine that the settings name, for the models of the tenant whose tables lie in `namespace` of `catalog`."""
     if engine_name(settings) == TRINO:
         from mozart.engine.trino_client import tenant_login, trino_from_settings  # noqa: PLC0415 - as it is used
         from mozart.engine.trino_models import TrinoModels  # noqa: PLC0415
 
-        return TrinoModels(tenant_login(trino_from_settings(settings), namespace))
+        return TrinoModels(tenant_login(trino_from_settings(settings), namespace, catalog))
     from mozart.engine.duckdb_models import DuckDBModels  # noqa: PLC0415 - an engine's packages are imported as it is used
 
     return DuckDBModels(lakehouse)

@@ -27,17 +27,16 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from trino import exceptions as failures
 from trino.types import NamedRowTuple
 
-from mozart.errors import ConfigurationError, MozartError, Problem, TerminalError, TransientError
+from mozart.errors import MozartError, TerminalError, TransientError
 from mozart.settings import Settings
+from mozart.sql import quote_identifier
 
 CATALOG = "iceberg"
-"""The lake's name in SQL, on every engine."""
+"""The shared lake's name in SQL, on every engine."""
 
 SOURCE = "mozart"
-DEFAULT_PORT = "8080"
 DEFAULT_USERNAME = "mozart"
 READER = "mozart_reader"
-_CANDIDATES_SUFFIX = "__candidates"  # no tenant can have such a namespace: ids hold no `__`
 
 RETRY_PAUSES = (5.0, 30.0, 120.0)
 """Seconds before each retry, each up to half as long again."""
@@ -76,11 +75,21 @@ _NAME_IN_TEXT = re.compile(r"\bname=([A-Z_]+)")
 _UNREACHABLE = re.compile(
     r"Max retries exceeded|Failed to establish|Connection (?:refused|reset|aborted)|\berror 50[234]\b"
 )
+# A catalog's 5xx in answer to a commit reaches us as an internal error of Trino, told by its words alone.
+_CATALOG_TROUBLE = re.compile(r"\b(?:Service unavailable|Service failed|Server error): ")
+_REFUSED_SERVER = re.compile(r"Not ?[Aa]uthorized|Unauthorized|invalid_client|Status Code: 40[13]\b")
+_SERVER_CREDENTIALS = (
+    "catalog or store refuse the server's own credentials: ICEBERG_CATALOG_CREDENTIAL, S3_ACCESS_KEY_ID and "
+    "S3_SECRET_ACCESS_KEY of its environment"
+)
 _REFUSED_LOGIN = re.compile(r"\berror 40[13]\b")
 
 
 class TrinoAddress(BaseModel):
-    """Where a Trino server is and who logs in. `certificate`: its own or its authority's, where it is not public."""
+    """Where a Trino server is and who logs in. `certificate`: its own or its authority's, where it is not public.
+
+    `catalog` is the lake in SQL: the shared one, or that of a tenant with a lake of its own.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -89,6 +98,7 @@ class TrinoAddress(BaseModel):
     username: str
     password: SecretStr
     certificate: Path | None = None
+    catalog: str = CATALOG
 
     @property
     def name(self) -> str:
@@ -159,7 +169,7 @@ def open_trino(address: TrinoAddress, *, attempts: int = 3) -> Generator[TrinoSe
         auth=trino.auth.BasicAuthentication(address.username, address.password.get_secret_value()),
         http_scheme="https",
         http_session=_http_session(address),
-        catalog=CATALOG,
+        catalog=address.catalog,
         source=SOURCE,
         timezone="UTC",
         request_timeout=_REQUEST_SECONDS,
@@ -192,9 +202,12 @@ def translated(address: TrinoAddress) -> Generator[None]:
 def translate(error: Exception, address: TrinoAddress) -> MozartError:
     """One error of the client as one of ours, with Trino's own words and no secret (the client quotes none)."""
     if isinstance(error, failures.TrinoQueryError):
-        text = f"{error.error_name}: {one_line(error.message)}"
-        kind = TransientError if is_transient_name(error.error_name) else TerminalError
-        return kind(f"{address.name}: {text} (query {error.query_id})")
+        reason = _with_cause(error)
+        text = f"{address.name}: {error.error_name}: {one_line(reason)} (query {error.query_id})"
+        if _REFUSED_SERVER.search(reason):
+            return TerminalError(f"{text}; {_SERVER_CREDENTIALS}")
+        is_transient = is_transient_name(error.error_name) or _CATALOG_TROUBLE.search(reason)
+        return TransientError(text) if is_transient else TerminalError(text)
     text = one_line(str(error))
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return TerminalError(
@@ -203,9 +216,18 @@ def translate(error: Exception, address: TrinoAddress) -> MozartError:
     if _REFUSED_LOGIN.search(text):
         return TerminalError(
             f"{address.name} refuses the login of {address.username}: {text}; see MOZART_TRINO_USERNAME and "
-            "MOZART_TRINO_PASSWORD; a tenant's login must stand in the server's password file"
+            "MOZART_TRINO_PASSWORD; a tenant's login is made by `mozart deploy`"
         )
     return TransientError(f"{address.name} does not answer: {text}; is it up? (`mozart ps`)")
+
+
+def _with_cause(error: failures.TrinoQueryError) -> str:
+    """Trino's message, and that of what was behind it all: the first often says no more than that something failed."""
+    deepest: Any = error.failure_info or {}
+    while deepest.get("cause"):
+        deepest = deepest["cause"]
+    cause = str(deepest.get("message") or "")
+    return error.message if cause in error.message else f"{error.message} ({cause})"
 
 
 def is_transient_name(name: str | None) -> bool:
@@ -216,7 +238,11 @@ def is_transient_name(name: str | None) -> bool:
 def is_transient_text(text: str) -> bool:
     """The same for an error of which only the text is left, as dbt gives it."""
     named = _NAME_IN_TEXT.search(text)
-    return is_transient_name(named.group(1)) if named else bool(_UNREACHABLE.search(text))
+    if _REFUSED_SERVER.search(text):
+        return False
+    if named and is_transient_name(named.group(1)):
+        return True
+    return bool((_CATALOG_TROUBLE if named else _UNREACHABLE).search(text))
 
 
 def retrying(
@@ -241,19 +267,25 @@ def retrying(
     raise AssertionError("unreachable")
 
 
-def candidates_namespace(namespace: str) -> str:
-    """Where the candidates of the tenant are whose tables lie in `namespace`."""
-    return f"{namespace}{_CANDIDATES_SUFFIX}"
-
-
-def tenant_login(address: TrinoAddress, namespace: str) -> TrinoAddress:
-    """The same server with the login of the tenant whose tables lie in `namespace`."""
-    return derived_login(address, namespace)
+def tenant_login(address: TrinoAddress, namespace: str, catalog: str = CATALOG) -> TrinoAddress:
+    """The same server with the login of the tenant whose tables lie in `namespace` of `catalog`."""
+    return derived_login(address, namespace).model_copy(update={"catalog": catalog})
 
 
 def reader_login(address: TrinoAddress) -> TrinoAddress:
     """The same server with the login that may read everything and change nothing."""
     return derived_login(address, READER)
+
+
+def is_login_known(address: TrinoAddress) -> bool:
+    """Whether the server has taken this login and its rules over. Raises TransientError when it does not answer."""
+    try:
+        with open_trino(address, attempts=1) as session:
+            # Refused to whom the rules do not name.
+            session.execute(f"SHOW SCHEMAS FROM {quote_identifier(address.catalog)}")
+    except TerminalError:
+        return False
+    return True
 
 
 def derived_login(address: TrinoAddress, username: str) -> TrinoAddress:
@@ -273,15 +305,12 @@ def trino_from_settings(settings: Settings) -> TrinoAddress:
     Raises ConfigurationError for a setting that is missing or wrong.
     """
     values = settings.values
-    text = values.get("MOZART_TRINO_PORT") or DEFAULT_PORT
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise ConfigurationError(Problem(".env", "MOZART_TRINO_PORT", f"{text!r} is not a port number"))
     certificate = values.get("MOZART_TRINO_CERTIFICATE")
     is_local = not values.get("MOZART_TRINO_HOST")
     own = settings.state / "trino" / "certificate.pem" if is_local else None
     return TrinoAddress(
         host=values.get("MOZART_TRINO_HOST") or settings.get("MOZART_HOST"),
-        port=int(text),
+        port=settings.port("MOZART_TRINO_PORT"),
         username=values.get("MOZART_TRINO_USERNAME") or DEFAULT_USERNAME,
         password=SecretStr(settings.get("MOZART_TRINO_PASSWORD")),
         certificate=Path(certificate).expanduser() if certificate else own,

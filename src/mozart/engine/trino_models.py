@@ -24,11 +24,9 @@ from mozart.engine.dbt_graph import Node
 from mozart.engine.model_engine import Answer, LakeTable, Work
 from mozart.engine.product_check import require_mart
 from mozart.engine.trino_client import (
-    CATALOG,
     RETRY_PAUSES,
     TrinoAddress,
     TrinoSession,
-    candidates_namespace,
     is_transient_text,
     open_trino,
     retrying,
@@ -38,6 +36,7 @@ from mozart.lake.commit import CommitRecord, TableHead, read_head, stamp
 from mozart.lake.head import FINGERPRINT
 from mozart.lake.publish import Publication, Published
 from mozart.sql import quote_identifier, quote_qualified
+from mozart.tenancy.names import candidates_namespace
 from mozart.tenancy.product_schema import ProductSchema, portable_type
 
 _KEPT_SECONDS = 24 * 3600
@@ -67,6 +66,9 @@ class TrinoModels:
         spaces = (work.namespace, candidates_namespace(work.namespace))
         for space in spaces:
             catalog.create_namespace_if_not_exists(space)
+        with open_trino(self._address, attempts=1) as session:
+            # Who is gone or refuses us is one clear error here; in dbt it is one a model, and without its cause.
+            session.execute(f"SHOW TABLES FROM {quote_qualified(self._address.catalog, spaces[0])}")
         run = _run_suffix(work)
         address = self._address
         return {
@@ -76,7 +78,7 @@ class TrinoModels:
                 "username": address.username,
                 "password": address.password.get_secret_value(),
                 "certificate": str(address.certificate) if address.certificate else None,
-                "catalog": CATALOG,
+                "catalog": address.catalog,
                 "candidates": spaces[1],
                 "suffix": run,
                 "snapshots": {table.unique_id: table.snapshot_id for table in _pinned(work.tables)},
@@ -92,7 +94,7 @@ class TrinoModels:
     @contextlib.contextmanager
     def candidates(self, work: Work) -> Generator[TrinoCandidates]:
         with open_trino(self._address) as session:
-            candidates = TrinoCandidates(session, work)
+            candidates = TrinoCandidates(session, work, self._pauses)
             try:
                 yield candidates
             finally:
@@ -102,28 +104,29 @@ class TrinoModels:
 class TrinoCandidates:
     """The candidates of one run, over one connection."""
 
-    def __init__(self, session: TrinoSession, work: Work) -> None:
+    def __init__(self, session: TrinoSession, work: Work, pauses: Sequence[float] = RETRY_PAUSES) -> None:
         self._session = session
         self._work = work
+        self._pauses = pauses
         self._suffix = _run_suffix(work)
 
     def relation(self, node: Node) -> str:
-        return quote_qualified(CATALOG, candidates_namespace(self._work.namespace), f"{node.alias}{self._suffix}")
+        return self._qualified(candidates_namespace(self._work.namespace), f"{node.alias}{self._suffix}")
 
     def publish(self, catalog: Catalog, publication: Publication, product: ProductSchema | None) -> Published:
         columns = self._columns(catalog, publication)
 
         def first_row(sql: str) -> Sequence[Any]:
-            return retrying(lambda: self._session.fetch_one(sql))
+            return retrying(lambda: self._session.fetch_one(sql), pauses=self._pauses)
 
         require_mart(product, publication, columns, first_row)
         names = ", ".join(quote_identifier(name) for name, _ in columns)
-        target = quote_qualified(CATALOG, publication.namespace, publication.table)
+        target = self._qualified(publication.namespace, publication.table)
         sql = (
             f"CREATE OR REPLACE TABLE {target} WITH (format = 'PARQUET', format_version = 2) "
             f"AS SELECT {names} FROM {publication.relation}"
         )
-        return retrying(lambda: self._replace(catalog, publication, sql))
+        return retrying(lambda: self._replace(catalog, publication, sql), pauses=self._pauses)
 
     def drop(self) -> None:
         """Remove this run's candidates and those that killed runs left a day ago or earlier.
@@ -132,9 +135,12 @@ class TrinoCandidates:
         """
         namespace = candidates_namespace(self._work.namespace)
         with contextlib.suppress(MozartError):
-            for (name,) in self._session.execute(f"SHOW TABLES FROM {quote_qualified(CATALOG, namespace)}"):
+            for (name,) in self._session.execute(f"SHOW TABLES FROM {self._qualified(namespace)}"):
                 if name.endswith(self._suffix) or _is_abandoned(name):
-                    self._session.execute(f"DROP TABLE IF EXISTS {quote_qualified(CATALOG, namespace, name)}")
+                    self._session.execute(f"DROP TABLE IF EXISTS {self._qualified(namespace, name)}")
+
+    def _qualified(self, *names: str) -> str:
+        return quote_qualified(self._session.address.catalog, *names)
 
     def _columns(self, catalog: Catalog, publication: Publication) -> list[tuple[str, str]]:
         """Names and Iceberg types of the candidate."""

@@ -1,7 +1,8 @@
 """What keeps a fleet from working, looked for one thing after the other, each finding with its cure.
 
 Reads: the API, its work pools and workers, the automations, each tenant's deployment and blocks, and with the blocks'
-own credentials the lake and the sources. Changes nothing, except `end_stuck_runs`, which an operator asks for.
+own credentials the lake and the sources; Trino and its logins where models run there. Changes nothing, except
+`end_stuck_runs`, which an operator asks for.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from prefect.states import Crashed
 
 from blocks import SourceDatabase, TenantLakehouse
 from mozart.connectors.registry import create_connector
+from mozart.engine.choice import TRINO, engine_name
 from mozart.errors import MozartError
+from mozart.fleet.engine_health import find_login_problem, find_server_problem
 from mozart.fleet.plan import LAKEHOUSE_TAG, FleetPlan
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.object_store import ObjectStore
 from mozart.lake.references import list_tables
+from mozart.settings import Settings
 from mozart.tenancy import names
 
 STUCK = timedelta(minutes=6)
@@ -45,7 +49,10 @@ class Finding:
 
 
 async def examine(
-    client: PrefectClient, plan: FleetPlan, report: Callable[[Finding], None] = lambda _finding: None
+    client: PrefectClient,
+    plan: FleetPlan,
+    settings: Settings,
+    report: Callable[[Finding], None] = lambda _finding: None,
 ) -> list[Finding]:
     """Look at everything; a thing that cannot be looked at is a finding as well."""
     found: list[Finding] = []
@@ -59,11 +66,13 @@ async def examine(
         note(await _pool(client, pool))
     for automation in plan.automations:
         note(await _automation(client, automation.name))
+    if engine_name(settings) == TRINO:
+        note(Finding("Trino", await asyncio.to_thread(find_server_problem, settings)))
     stuck = await find_stuck_runs(client)
     cure = "; `mozart doctor --fix` ends them" if stuck else ""
     note(Finding("stuck runs", f"{', '.join(run.name for run in stuck)} never started{cure}" if stuck else None))
     for spec in plan.deployments:
-        for finding in await _tenant(client, spec.full_name, spec.parameters["tenant"], plan.environment.suffix):
+        for finding in await _tenant(client, spec.full_name, spec.parameters["tenant"], settings):
             note(finding)
     return found
 
@@ -115,19 +124,24 @@ async def _automation(client: PrefectClient, name: str) -> Finding:
     return Finding(f"automation {name!r}", None if found[0].enabled else "is switched off; switch it on in the UI")
 
 
-async def _tenant(client: PrefectClient, deployment: str, tenant: str, suffix: str) -> Sequence[Finding]:
+async def _tenant(client: PrefectClient, deployment: str, tenant: str, settings: Settings) -> Sequence[Finding]:
+    suffix = settings.suffix
     try:
-        found = await client.read_deployment_by_name(deployment)
+        deployed = await client.read_deployment_by_name(deployment)
         source = await SourceDatabase.aload(names.source_block(tenant, suffix))
         place = await TenantLakehouse.aload(names.lakehouse_block(tenant, suffix))
     except (ObjectNotFound, ValueError):
         return [Finding(tenant, "is not deployed, or a block of it is gone; run `mozart deploy`")]
-    paused = f"deployment {deployment} is paused; resume it in the UI" if found.paused else None
-    return [
+    paused = f"deployment {deployment} is paused; resume it in the UI" if deployed.paused else None
+    found = [
         Finding(f"{tenant}: deployment and blocks", paused),
         await asyncio.to_thread(_source, tenant, source),
         await asyncio.to_thread(_lake, tenant, place.lakehouse(), place.namespaces()),
     ]
+    if engine_name(settings) == TRINO:
+        problem = await asyncio.to_thread(find_login_problem, settings, place.namespaces())
+        found.append(Finding(f"{tenant}: login on Trino", problem))
+    return found
 
 
 def _source(tenant: str, block: SourceDatabase) -> Finding:

@@ -38,7 +38,7 @@ def apply_logins(
     change = TrinoLogins(folder, operator).put(settings.suffix, tenants, keep=keep)
     note = ""
     if change.added:
-        newest = tenant_login(operator, change.added[-1].core)
+        newest = tenant_login(operator, change.added[-1].core, change.added[-1].catalog)
         note = _note(lambda: is_login_known(newest), folder, operator.name)
     done = [Applied("login", spaces.core, "created", note) for spaces in change.added]
     done += [Applied("login", spaces.core, "removed") for spaces in change.removed]

@@ -4,6 +4,9 @@ The order is compaction, expiry, sweep: a compaction leaves files that only olde
 snapshots, and the sweep deletes what is then reachable from nowhere. Each may run beside loads and at any time; each
 is right without the others. The delete pass has a schedule of its own and is opened here for its namespaces and
 sessions alike. Knows no Prefect; nothing here commits or deletes by itself.
+
+Compaction and expiry are done by the engine of the project (`TableUpkeep`), the sweep and the delete pass by the same
+code on every engine.
 """
 
 from __future__ import annotations
@@ -12,9 +15,12 @@ import secrets
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+from pyiceberg.catalog import Catalog
 
 from mozart.connectors.registry import create_connector
 from mozart.lake.commit import Identifier
@@ -42,17 +48,93 @@ class MaintenanceOptions:
     sweep: SweepPolicy = field(default_factory=SweepPolicy)
 
 
+class TableUpkeep(Protocol):
+    """How an engine keeps one table small, beside loads and without losing its commit record.
+
+    Both raise TransientError or TerminalError when store, catalog or engine refuse; the table then is as it was, or
+    holds the same rows in other files.
+    """
+
+    def compact(
+        self,
+        lake: LakeSession,
+        identifier: Identifier,
+        *,
+        run_id: str,
+        policy: CompactionPolicy,
+        force: bool = False,
+        dry_run: bool = False,
+        progress: Progress = ...,
+    ) -> CompactionResult:
+        """Turn many files into few when that is due, or, with `force`, when there is more than one."""
+        ...
+
+    def expire(
+        self,
+        catalog: Catalog,
+        identifier: Identifier,
+        *,
+        run_id: str,
+        policy: ExpiryPolicy,
+        grace: timedelta,
+        dry_run: bool = False,
+    ) -> ExpiryResult:
+        """Forget the snapshots that `policy` lets go; unneeded files may go when they are older than `grace`."""
+        ...
+
+
+class EmbeddedUpkeep:
+    """DuckDB copies, `mozart.lake.commit` commits; files that nobody needs are left to the sweep."""
+
+    def compact(
+        self,
+        lake: LakeSession,
+        identifier: Identifier,
+        *,
+        run_id: str,
+        policy: CompactionPolicy,
+        force: bool = False,
+        dry_run: bool = False,
+        progress: Progress = lambda _line: None,
+    ) -> CompactionResult:
+        """Compact one table if it is due."""
+        return compact_table(
+            lake, identifier, run_id=run_id, policy=policy, force=force, dry_run=dry_run, progress=progress
+        )
+
+    def expire(
+        self,
+        catalog: Catalog,
+        identifier: Identifier,
+        *,
+        run_id: str,
+        policy: ExpiryPolicy,
+        grace: timedelta,
+        dry_run: bool = False,
+    ) -> ExpiryResult:
+        """Forget the old snapshots of one table."""
+        return expire_snapshots(catalog, identifier, run_id=run_id, policy=policy, dry_run=dry_run)
+
+
 class TenantMaintenance:
     """One maintenance run of one tenant. Use as a context manager; its calls may come from several threads."""
 
     def __init__(
-        self, tenant: Tenant, place: TenantPlace, options: MaintenanceOptions, run_id: str, state: Path
+        self,
+        tenant: Tenant,
+        place: TenantPlace,
+        options: MaintenanceOptions,
+        run_id: str,
+        state: Path,
+        *,
+        upkeep: TableUpkeep | None = None,
     ) -> None:
         self.tenant = tenant
         self.place = place
         self.options = options
         self.run_id = run_id
         self._state = state
+        self._upkeep = upkeep or EmbeddedUpkeep()
         self._stack = ExitStack()
         self._lake: LakeSession | None = None
 
@@ -83,7 +165,7 @@ class TenantMaintenance:
 
     def compact(self, identifier: Identifier, progress: Progress) -> CompactionResult:
         """Compact one table if it is due."""
-        return compact_table(
+        return self._upkeep.compact(
             self.lake,
             identifier,
             run_id=self.run_id,
@@ -95,11 +177,12 @@ class TenantMaintenance:
 
     def expire(self, identifier: Identifier) -> ExpiryResult:
         """Forget the old snapshots of one table."""
-        return expire_snapshots(
+        return self._upkeep.expire(
             self.lake.catalog,
             identifier,
             run_id=self.run_id,
             policy=self.options.expiry,
+            grace=self.options.sweep.grace,
             dry_run=self.options.dry_run,
         )
 

@@ -22,7 +22,7 @@ from mozart.lake.commit import Identifier
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.object_store import ObjectStore
 from mozart.lake.references import list_tables, load_table
-from mozart.tenancy.names import Namespaces
+from mozart.tenancy.names import Namespaces, candidates_namespace
 
 Progress = Callable[[str], None]
 
@@ -50,9 +50,11 @@ def find_tenant_data(lakehouse: Lakehouse, spaces: Namespaces) -> TenantData:
     """What lies in these namespaces and below the lakehouse's landing prefix. Raises TransientError, TerminalError."""
     catalog = lakehouse.catalog()
     files = list(ObjectStore(lakehouse).list_files(lakehouse.landing_uri))
+    # Candidates last: only Trino makes them, and only killed runs leave any.
+    places = (spaces.raw, spaces.core, candidates_namespace(spaces.core))
     return TenantData(
-        namespaces=tuple(name for name in (spaces.raw, spaces.core) if _exists(catalog, name)),
-        tables=tuple(table for name in (spaces.raw, spaces.core) for table in list_tables(catalog, name)),
+        namespaces=tuple(name for name in places if _exists(catalog, name)),
+        tables=tuple(table for name in places for table in list_tables(catalog, name)),
         files=len(files),
         size=sum(file.size for file in files),
     )

@@ -43,20 +43,32 @@ _INNER = (
 )
 INNER_PORTS = len(_INNER)
 
+_OWN_ACTIONS = ("Read", "Write", "List", "Tagging", "s3tables:*")
+"""What an identity may do in its own bucket and warehouse; the last opens the catalog."""
+
 _SOCKETS = Path("/tmp")  # noqa: S108 - where weed puts its sockets, whatever TMPDIR says
 
 
 class SeaweedFS(Service):
     """One SeaweedFS with an identity that may do everything; `lakehouse` says where its bucket and warehouse are.
 
-    `inner_ports` are the nine ports that only SeaweedFS itself uses.
+    `inner_ports` are the nine ports that only SeaweedFS itself uses. Each of `dedicated`, on the same ports, is a lake
+    with a bucket, a warehouse and an identity of its own, which reaches these two and nothing else.
     """
 
     name: ClassVar[str] = "seaweedfs"
 
-    def __init__(self, ledger: Ledger, *, lakehouse: Lakehouse, inner_ports: Sequence[int]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        lakehouse: Lakehouse,
+        inner_ports: Sequence[int],
+        dedicated: Sequence[Lakehouse] = (),
+    ) -> None:
         super().__init__(ledger)
         self.lakehouse = lakehouse
+        self.dedicated = tuple(dedicated)
         self._inner = dict(zip(_INNER, inner_ports, strict=True))
         self._s3_port = _port_of(lakehouse.s3_endpoint)
         self._catalog_port = _port_of(lakehouse.catalog_uri)
@@ -94,8 +106,8 @@ class SeaweedFS(Service):
             "volume.preStopSeconds": "0",  # nobody else reads from this volume server while it stops
             "webdav": "false",
             "admin.ui": "false",
-            "bucket": lakehouse.bucket,
-            "tableBucket": lakehouse.warehouse,
+            "bucket": ",".join(lake.bucket for lake in (lakehouse, *self.dedicated)),
+            "tableBucket": ",".join(lake.warehouse for lake in (lakehouse, *self.dedicated)),
         }
         arguments = [
             str(_binary()),
@@ -145,11 +157,16 @@ class SeaweedFS(Service):
         return self.folder / "s3.json"
 
     def _identities(self) -> str:
-        credentials = {
-            "accessKey": self.lakehouse.access_key_id,
-            "secretKey": self.lakehouse.secret_access_key.get_secret_value(),
-        }
-        return json.dumps({"identities": [{"name": "mozart", "credentials": [credentials], "actions": ["Admin"]}]})
+        identities = [_identity("mozart", self.lakehouse, ["Admin"])]
+        for lake in self.dedicated:
+            actions = [f"{action}:{place}" for place in (lake.bucket, lake.warehouse) for action in _OWN_ACTIONS]
+            identities.append(_identity(f"lake-{lake.warehouse}", lake, actions))
+        return json.dumps({"identities": identities})
+
+
+def _identity(name: str, lake: Lakehouse, actions: Sequence[str]) -> dict[str, object]:
+    credentials = {"accessKey": lake.access_key_id, "secretKey": lake.secret_access_key.get_secret_value()}
+    return {"name": name, "credentials": [credentials], "actions": list(actions)}
 
 
 def _port_of(address: str) -> int:

@@ -82,6 +82,9 @@ class Service(ABC):
     def problem(self) -> str | None:
         """Why the running server cannot be used yet; None when it can. Must not raise for a server that is starting."""
 
+    def require(self) -> None:  # noqa: B027 - most services bring everything along
+        """Raise TerminalError, with the cure, when this machine lacks what the server needs. Changes nothing."""
+
     def prepare(self) -> None:
         """Write what the server needs before it starts (folders, configuration). Idempotent."""
         self.folder.mkdir(parents=True, exist_ok=True)

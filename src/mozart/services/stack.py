@@ -24,8 +24,9 @@ from mozart.services.postgres import Postgres
 from mozart.services.prefect_server import PrefectServer
 from mozart.services.process import stop_marked
 from mozart.services.seaweedfs import INNER_PORTS, SeaweedFS
-from mozart.services.secrets import STACK_SECRETS, ensure_secrets
+from mozart.services.secrets import ensure_secrets
 from mozart.services.service import DEADLINE, Service, ServiceStatus
+from mozart.services.stack_engine import create_trino, stack_secrets
 from mozart.services.valkey import Valkey
 from mozart.services.workers import InlineWorker, ProcessWorker
 from mozart.settings import Settings, load_settings
@@ -65,6 +66,7 @@ class Stack:
         base = port("MOZART_SEAWEEDFS_PORT_BASE")
         inner = range(base, base + INNER_PORTS)
         self.seaweedfs = SeaweedFS(ledger, lakehouse=local_lakehouse(known), inner_ports=inner)
+        self.trino = create_trino(ledger, known, self.seaweedfs.lakehouse)
         self.prefect = PrefectServer(
             ledger, port=port("MOZART_PREFECT_PORT"), postgres=self.postgres, root=settings.root
         )
@@ -79,8 +81,12 @@ class Stack:
 
     @property
     def services(self) -> Sequence[Service]:
-        servers = (self.postgres, self.valkey, self.seaweedfs, self.prefect, self.worker, self.inline)
+        servers = (self.postgres, self.valkey, self.seaweedfs, *self._engines, self.prefect, self.worker, self.inline)
         return (*servers, *self._daemons) if are_enabled(self.ledger.state) else servers
+
+    @property
+    def _engines(self) -> Sequence[Service]:
+        return () if self.trino is None else (self.trino,)
 
     @property
     def _daemons(self) -> Sequence[Service]:
@@ -89,13 +95,15 @@ class Stack:
     def up(self, report: Report = ignore) -> None:
         """Start what is not running and wait until everything is ready.
 
-        Raises ConfigurationError naming every port that something else holds, before anything is started; else the
-        first service's error, after the others that do not depend on it are up.
+        Before anything is started, raises ConfigurationError naming every port that something else holds, TerminalError
+        for what this machine lacks; else the first service's error, after the others that do not depend on it are up.
         """
-        for name in STACK_SECRETS:
+        for name in stack_secrets(self.settings):
             self.settings.get(name)
         with self.ledger.lock():
             self._check_ports()
+            for service in self.services:
+                service.require()
             failures = _start_in_order(self.services, report)
         if failures:
             raise failures[0]
@@ -104,7 +112,7 @@ class Stack:
         """Stop everything this stack started, dependents first, `deadline` seconds for each service at most."""
         with self.ledger.lock():
             first = (self.worker, self.inline, *self._daemons)
-            waves = (first, (self.prefect,), (self.postgres, self.valkey, self.seaweedfs))
+            waves = (first, (self.prefect, *self._engines), (self.postgres, self.valkey, self.seaweedfs))
             failures = [failure for wave in waves for failure in _stop_together(wave, report, deadline)]
             for pid in stop_marked(self.ledger.state):
                 report(Progress(f"pid {pid}", "stopped (left behind by a part that was killed)", 0.0))
@@ -124,7 +132,8 @@ class Stack:
 
 def load_stack(root: Path | None = None, *, durable: bool = True) -> Stack:
     """The stack of the project, its secrets made on first use (see `ensure_secrets`)."""
-    ensure_secrets(load_settings(root).root)
+    settings = load_settings(root)
+    ensure_secrets(settings.root, stack_secrets(settings))
     return Stack(load_settings(root), durable=durable)
 
 
@@ -145,7 +154,7 @@ def local_lakehouse(settings: Settings) -> Lakehouse:
 def _with_blank_secrets(settings: Settings) -> Settings:
     """So that `down` and `ps` work on a project whose `.env` is gone."""
     known = {name: value for name, value in settings.values.items() if value}
-    return replace(settings, values={**dict.fromkeys(STACK_SECRETS, "not-set"), **known})
+    return replace(settings, values={**dict.fromkeys(stack_secrets(settings), "not-set"), **known})
 
 
 def _start_in_order(services: Sequence[Service], report: Report) -> list[MozartError]:

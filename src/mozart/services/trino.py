@@ -1,8 +1,8 @@
 """Trino on this machine: one node that coordinates and works, 1 GB of heap, on loopback, over the embedded lake.
 
 It starts with the files of `docker/trino`, the very ones of the containers; what differs comes from the environment,
-and so does every secret. Password file and access rules are generated into `state/trino/access`; Trino reads
-changed ones by itself within seconds (`write_access`).
+and so does every secret. Password file and access rules are those of `mozart.services.trino_logins`, written at every
+start; Trino reads changed ones by itself within seconds.
 
 It is ready when a logged-in client has been told the lake's schemas: an open port does not say that.
 Pitfall: it takes 15 to 70 s to start and 1.1 to 1.5 GB of memory.
@@ -24,11 +24,11 @@ from mozart.lake.lakehouse import Lakehouse
 from mozart.services import ports as tcp
 from mozart.services.ledger import Ledger
 from mozart.services.process import Command
-from mozart.services.secrets import write_private
 from mozart.services.service import HOST, Port, Service
-from mozart.services.trino_access import access_rules, password_file, standard_users
+from mozart.services.trino_catalogs import dedicated_values, write_configuration
 from mozart.services.trino_certificate import ensure_certificate
-from mozart.services.trino_download import find_java, install_trino
+from mozart.services.trino_download import find_java, install_trino, require_trino
+from mozart.services.trino_logins import TrinoLogins
 from mozart.tenancy.names import Namespaces
 
 _QUERY_MEMORY = "512MB"
@@ -37,8 +37,9 @@ _QUERY_MEMORY = "512MB"
 class Trino(Service):
     """One Trino server.
 
-    `home` is the installation (fetched when it is not there), `config` the folder `docker/trino`. `tenants` get a login
-    each. `min_retention`: the shortest age that maintenance may ask for, as Trino writes durations.
+    `home` is the installation (fetched when it is not there), `config` the folder `docker/trino`, `access` that of the
+    logins' files. `tenants` get a login each; None: those who have one. `dedicated` are the lakes of tenants that have
+    their own, by catalog. `min_retention`: the shortest age that maintenance may ask for, as Trino writes durations.
     """
 
     name: ClassVar[str] = "trino"
@@ -56,17 +57,23 @@ class Trino(Service):
         port: int,
         inner_port: int,
         password: str,
-        tenants: Sequence[Namespaces] = (),
+        username: str = DEFAULT_USERNAME,
+        access: Path | None = None,
+        tenants: Sequence[Namespaces] | None = None,
+        dedicated: Mapping[str, Lakehouse] | None = None,
         min_retention: str = "1d",
     ) -> None:
         super().__init__(ledger)
         self.lakehouse = lakehouse
-        self.tenants = tuple(tenants)
+        self._tenants = tenants
+        self._dedicated = dict(dedicated or {})
         self._home = home
         self._config = config
         self._port = port
         self._inner_port = inner_port
         self._password = password
+        self._username = username
+        self._access = access or self.folder / "access"
         self._min_retention = min_retention
 
     @property
@@ -82,36 +89,51 @@ class Trino(Service):
         return TrinoAddress(
             host=HOST,
             port=self._port,
-            username=DEFAULT_USERNAME,
+            username=self._username,
             password=SecretStr(self._password),
             certificate=self.folder / "certificate.pem",
         )
 
-    def prepare(self) -> None:
-        super().prepare()
+    def require(self) -> None:
         if not (self._config / "config.properties").is_file():
             raise ConfigurationError(f"no Trino configuration in {self._config}; it belongs to the project's checkout")
         find_java()
+        require_trino(self._home)
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.require()
         install_trino(self._home, print)
-        for folder in (self._access, self.folder / "data"):
-            folder.mkdir(exist_ok=True)
-        # Trino looks for resource-groups.properties in ./etc and nowhere else.
-        link = self.folder / "etc"
-        link.unlink(missing_ok=True)
-        link.symlink_to(self._config, target_is_directory=True)
+        (self.folder / "data").mkdir(exist_ok=True)
+        write_configuration(self._etc, self._config, self._dedicated)
         ensure_certificate(self.folder / "server.pem", self.folder / "certificate.pem", HOST)
-        self.write_access(self.tenants)
+        self.settle()
 
     def settle(self) -> None:
-        self.write_access(self.tenants)
+        if self._tenants is None:
+            self.logins.write()
+        else:
+            self.write_access(self._tenants)
+
+    @property
+    def logins(self) -> TrinoLogins:
+        """Who has a login, and the files that say so."""
+        return TrinoLogins(self._access, self.address)
+
+    @property
+    def tenants(self) -> tuple[Namespaces, ...]:
+        """Everybody who has a login, beside operator and reader."""
+        return self.logins.tenants()
 
     def write_access(self, tenants: Sequence[Namespaces]) -> None:
-        """Give exactly these tenants a login, beside operator and reader. A running server follows within some 5 s."""
-        self.tenants = tuple(tenants)
-        users = standard_users(self.address, self.tenants)
-        # Rules first: a login must not exist before what it may do is known.
-        write_private(self._access / "rules.json", access_rules(users))
-        write_private(self._access / "password.db", password_file(users))
+        """Give exactly these tenants of production a login. A running server follows within some 5 s."""
+        self._tenants = tuple(tenants)
+        self.logins.put("", tenants)
+
+    @property
+    def _etc(self) -> Path:
+        """Trino looks for resource-groups.properties in ./etc and nowhere else."""
+        return self.folder / "etc"
 
     def command(self) -> Command:
         options = [
@@ -125,8 +147,8 @@ class Trino(Service):
             "node.data-dir": str(self.folder / "data"),
             "node.bind-ip": HOST,
             "node.internal-address": HOST,
-            "config": str(self._config / "config.properties"),
-            "log.levels-file": str(self._config / "log.properties"),
+            "config": str(self._etc / "config.properties"),
+            "log.levels-file": str(self._etc / "log.properties"),
             "java.io.tmpdir": str(self._scratch()),
         }
         arguments = [
@@ -147,10 +169,6 @@ class Trino(Service):
             return str(error)
         return None
 
-    @property
-    def _access(self) -> Path:
-        return self.folder / "access"
-
     def _scratch(self) -> Path:
         folder = self.folder / "tmp"
         folder.mkdir(exist_ok=True)
@@ -160,7 +178,9 @@ class Trino(Service):
         """What `docker/trino/*.properties` take from the environment."""
         lake = self.lakehouse
         secret = lake.secret_access_key.get_secret_value()
+        own = [dedicated_values(catalog, dedicated) for catalog, dedicated in self._dedicated.items()]
         return {
+            **{name: value for values in own for name, value in values.items()},
             "TRINO_COORDINATOR": "true",
             "TRINO_COORDINATOR_WORKS": "true",
             "TRINO_DISCOVERY_URI": f"http://{HOST}:{self._inner_port}",
@@ -168,7 +188,7 @@ class Trino(Service):
             "TRINO_HTTPS_PORT": str(self._port),
             "TRINO_TLS_FILE": str(self.folder / "server.pem"),
             "TRINO_SHARED_SECRET": secrets.token_urlsafe(48),  # one node: nobody else has to know it
-            "TRINO_ETC": str(self._config),
+            "TRINO_ETC": str(self._etc),
             "TRINO_ACCESS": str(self._access),
             "TRINO_PLUGINS": str(self._home / "plugin"),
             "TRINO_QUERY_MEMORY_PER_NODE": _QUERY_MEMORY,

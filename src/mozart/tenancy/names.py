@@ -19,6 +19,7 @@ from mozart.errors import ConfigurationError, Problem
 Layer = Literal["stg", "mart"]
 
 RAW_SUFFIX = "_raw"
+_CANDIDATES_SUFFIX = "__candidates"  # no tenant can have such a namespace: ids hold no `__`
 IDENTIFIER_LENGTH = 63
 """The longest name every engine involved keeps whole (PostgreSQL cuts longer ones off)."""
 BRANCH_SUFFIX_LENGTH = 22
@@ -99,6 +100,11 @@ def namespaces(catalog: str, schema: str, suffix: str = "") -> Namespaces:
     """The namespaces of a schema; `suffix` is the environment's (`_feature` in a branch, empty elsewhere)."""
     core = f"{schema}{suffix}"
     return Namespaces(catalog=catalog, core=core, raw=f"{core}{RAW_SUFFIX}")
+
+
+def candidates_namespace(core: str) -> str:
+    """Where Trino keeps the candidates of the tenant whose tables lie in `core`."""
+    return f"{core}{_CANDIDATES_SUFFIX}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mozart.connectors.options import option_mistake, option_names, option_takes
 from mozart.tenancy import names
 from mozart.tenancy.fields import Fields
 from mozart.tenancy.model import (
+    DedicatedSpec,
     IcebergSpec,
     Layout,
     Mode,
@@ -50,6 +51,9 @@ TABLE_KEYS = (
     "null_watermarks",
     "layout",
 )
+IDENTITY_KEYS = ("access_key_id", "secret_access_key")
+SHARED_CATALOG = "iceberg"
+_DEDICATED = {"storage.bucket", *(f"storage.{key}" for key in IDENTITY_KEYS), "iceberg.catalog", "iceberg.warehouse"}
 DEFAULT_BUCKET = "${S3_BUCKET:landing}"
 LONGEST_LAG = 7 * 86_400
 
@@ -71,7 +75,7 @@ def read_tenant(root: Section, folder_name: str, source_types: Sequence[str], lo
     top = Fields(log, root, "")
     top.refuse_unknown(("tenant", "tables"))
     fields = top.fields("tenant", required=True)
-    source = storage = iceberg = schedule = zone = None
+    source = storage = iceberg = dedicated = schedule = zone = None
     params: Mapping[str, ParamValue] = {}
     if fields is not None:
         fields.refuse_unknown(TENANT_KEYS)
@@ -80,6 +84,7 @@ def read_tenant(root: Section, folder_name: str, source_types: Sequence[str], lo
         source = _read_source(fields, source_types, params)
         storage = _read_storage(fields, folder_name)
         iceberg = _read_iceberg(fields, folder_name)
+        dedicated = _read_dedicated(fields)
         schedule, zone = _read_schedule(fields)
     tables = _read_tables(top, params)
     if log or source is None or storage is None or iceberg is None:
@@ -92,6 +97,7 @@ def read_tenant(root: Section, folder_name: str, source_types: Sequence[str], lo
         schedule=schedule,
         timezone=zone or "UTC",
         tables=tables,
+        dedicated=dedicated,
     )
 
 
@@ -173,7 +179,7 @@ def _read_storage(fields: Fields, tenant_id: str) -> StorageSpec | None:
     section = fields.fields("storage")
     if section is None:
         return default
-    section.refuse_unknown(("bucket", "prefix"))
+    section.refuse_unknown(("bucket", "prefix", *IDENTITY_KEYS))
     bucket, prefix = _template(section, "bucket", "storage"), _template(section, "prefix", "storage")
     return StorageSpec(bucket=bucket or default.bucket, prefix=prefix or default.prefix)
 
@@ -181,10 +187,31 @@ def _read_storage(fields: Fields, tenant_id: str) -> StorageSpec | None:
 def _read_iceberg(fields: Fields, tenant_id: str) -> IcebergSpec | None:
     section = fields.fields("iceberg")
     if section is None:
-        return IcebergSpec(catalog="iceberg", schema_name=tenant_id)
-    section.refuse_unknown(("catalog", "schema"))
+        return IcebergSpec(catalog=SHARED_CATALOG, schema_name=tenant_id)
+    section.refuse_unknown(("catalog", "schema", "warehouse"))
     catalog, schema = _template(section, "catalog", "iceberg"), _template(section, "schema", "iceberg")
-    return IcebergSpec(catalog=catalog or "iceberg", schema_name=schema or tenant_id)
+    return IcebergSpec(catalog=catalog or SHARED_CATALOG, schema_name=schema or tenant_id)
+
+
+def _read_dedicated(fields: Fields) -> DedicatedSpec | None:
+    """The lake of the tenant's own, whole or not at all: half of one would still reach, or be reached by, others."""
+    storage = fields.fields("storage") if fields.has("storage") else None
+    iceberg = fields.fields("iceberg") if fields.has("iceberg") else None
+    found = {
+        **{key: _template(storage, key, "storage") for key in IDENTITY_KEYS if storage and storage.has(key)},
+        **({"warehouse": _template(iceberg, "warehouse", "iceberg")} if iceberg and iceberg.has("warehouse") else {}),
+    }
+    if not found:
+        return None
+    own = {f"storage.{key}" for key in ("bucket", *IDENTITY_KEYS) if storage and storage.has(key)}
+    own |= {f"iceberg.{key}" for key in ("catalog", "warehouse") if iceberg and iceberg.has(key)}
+    missing = sorted(_DEDICATED - own)
+    if missing:
+        fields.note("storage", f"a lake of the tenant's own needs also {', '.join(missing)}")
+    if iceberg and iceberg.text("catalog", template=True) == SHARED_CATALOG:
+        iceberg.note("catalog", f"{SHARED_CATALOG} is the shared lake's; a lake of its own has another name in SQL")
+    values = {key: value for key, value in found.items() if value is not None}
+    return DedicatedSpec(**values) if values.keys() == DedicatedSpec.model_fields.keys() else None
 
 
 def _read_schedule(fields: Fields) -> tuple[str | None, str | None]:

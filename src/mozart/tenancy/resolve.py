@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pydantic import SecretStr
 
 from mozart.errors import ConfigurationError, Problem
-from mozart.tenancy.model import IcebergSpec, ParamValue, ResolvedSource, ResolvedTenant, StorageSpec, Tenant
+from mozart.tenancy.model import Dedicated, IcebergSpec, ParamValue, ResolvedSource, ResolvedTenant, StorageSpec, Tenant
 from mozart.tenancy.templates import is_secret_key, missing_variables, resolve_text
 from mozart.tenancy.values import value_mistake
 
@@ -30,6 +30,7 @@ def resolve(tenant: Tenant, values: Mapping[str, str]) -> ResolvedTenant:
         catalog=resolver.text("iceberg.catalog", tenant.iceberg.catalog),
         schema_name=resolver.text("iceberg.schema", tenant.iceberg.schema_name),
     )
+    dedicated = _resolve_dedicated(tenant, resolver)
     if resolver.problems:
         raise ConfigurationError(resolver.problems)
     return ResolvedTenant(
@@ -40,6 +41,18 @@ def resolve(tenant: Tenant, values: Mapping[str, str]) -> ResolvedTenant:
         schedule=tenant.schedule,
         timezone=tenant.timezone,
         tables=tenant.tables,
+        dedicated=dedicated,
+    )
+
+
+def _resolve_dedicated(tenant: Tenant, resolver: _Resolver) -> Dedicated | None:
+    spec = tenant.dedicated
+    if spec is None:
+        return None
+    return Dedicated(
+        warehouse=resolver.text("iceberg.warehouse", spec.warehouse),
+        access_key_id=resolver.text("storage.access_key_id", spec.access_key_id),
+        secret_access_key=SecretStr(resolver.text("storage.secret_access_key", spec.secret_access_key)),
     )
 
 

@@ -1,0 +1,143 @@
+"""Two lakes of one tenant each in one SeaweedFS: the identity of one reaches nothing of the other, nor what is shared.
+
+Each attempt is made with the first one's credentials: on the second one's places, and on the shared ones.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pydantic import SecretStr
+from pyiceberg.catalog import Catalog
+from pyiceberg.io import FileIO, load_file_io
+
+from mozart.errors import MozartError
+from mozart.lake.lakehouse import Lakehouse
+from mozart.lake.object_store import ObjectStore
+from mozart.services.ledger import Ledger
+from mozart.services.ports import find_free_ports
+from mozart.services.seaweedfs import INNER_PORTS, SeaweedFS
+
+SCHEMA = pa.schema([("id", pa.int64())])
+TABLE = ("acme", "cases")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    s3, catalog, *inner = find_free_ports(2 + INNER_PORTS)
+    shared, *dedicated = (
+        Lakehouse(
+            s3_endpoint=f"http://127.0.0.1:{s3}",
+            catalog_uri=f"http://127.0.0.1:{catalog}",
+            access_key_id=secrets.token_hex(8),
+            secret_access_key=SecretStr(secrets.token_urlsafe(16)),
+            bucket=f"landing{name}",
+            warehouse=f"warehouse{name}",
+        )
+        for name in ("", "-acme", "-acme-two")  # names that begin alike
+    )
+    folder = tmp_path_factory.mktemp("dedicated")
+    running = SeaweedFS(Ledger(folder), lakehouse=shared, inner_ports=inner, dedicated=dedicated)
+    try:
+        running.start()
+        for lake in (shared, *dedicated):
+            fill(lake)
+        yield running
+    finally:
+        running.stop()
+
+
+def fill(lake: Lakehouse) -> None:
+    """One table with a row, and one landing file."""
+    catalog = lake.catalog()
+    catalog.create_namespace(TABLE[0])
+    catalog.create_table(TABLE, SCHEMA).append(pa.table({"id": [1]}, schema=SCHEMA))
+    write(load_file_io(lake.catalog_properties()), f"{lake.landing_uri}/file")
+
+
+def write(io: FileIO, path: str) -> None:
+    with io.new_output(path).create(overwrite=True) as file:
+        file.write(b"mine")
+
+
+@pytest.fixture(params=["another tenant", "the shared lake"])
+def other(server: SeaweedFS, request: pytest.FixtureRequest) -> Lakehouse:
+    return server.dedicated[1] if request.param == "another tenant" else server.lakehouse
+
+
+@pytest.fixture
+def intruder(server: SeaweedFS, other: Lakehouse) -> Lakehouse:
+    """The other's places with the first one's credentials."""
+    own = server.dedicated[0]
+    return own.model_copy(update={"bucket": other.bucket, "warehouse": other.warehouse})
+
+
+def _attempts(catalog: Catalog) -> dict[str, object]:
+    return {
+        "list namespaces": catalog.list_namespaces,
+        "list tables": lambda: catalog.list_tables(TABLE[0]),
+        "load": lambda: catalog.load_table(TABLE),
+        "create namespace": lambda: catalog.create_namespace("mine"),
+        "create table": lambda: catalog.create_table((TABLE[0], "mine"), SCHEMA),
+        "drop table": lambda: catalog.drop_table(TABLE),
+        "purge table": lambda: catalog.purge_table(TABLE),
+        "drop namespace": lambda: catalog.drop_namespace(TABLE[0]),
+    }
+
+
+def test_the_catalog_refuses_everything(intruder: Lakehouse, other: Lakehouse) -> None:
+    catalog = intruder.catalog()
+    granted: list[str] = []
+    for name, attempt in _attempts(catalog).items():
+        try:
+            attempt()  # type: ignore[operator]
+            granted.append(name)
+        except Exception:  # noqa: BLE001, S112 - each kind of refusal will do; what was granted is the assertion
+            continue
+    assert granted == []
+    assert other.catalog().load_table(TABLE).scan().to_arrow().num_rows == 1
+    assert other.catalog().list_namespaces() == [(TABLE[0],)]
+
+
+def test_the_store_refuses_everything(intruder: Lakehouse, other: Lakehouse) -> None:
+    io = load_file_io(intruder.catalog_properties())
+    table = other.catalog().load_table(TABLE)
+    data_file = next(iter(table.scan().plan_files())).file.file_path
+    for path in (table.metadata_location, data_file, f"{other.landing_uri}/file"):
+        with pytest.raises(OSError, match="ACCESS_DENIED"):
+            io.new_input(path).open().read()
+        with pytest.raises(OSError, match="ACCESS_DENIED"):
+            write(io, path)
+        with pytest.raises(OSError, match="ACCESS_DENIED"):
+            io.delete(path)
+    for folder in (other.landing_uri, table.location()):
+        with pytest.raises(MozartError):
+            list(ObjectStore(intruder).list_files(folder))
+    assert table.scan().to_arrow().num_rows == 1
+
+
+def test_no_table_is_laid_over_the_files_of_another(server: SeaweedFS, other: Lakehouse) -> None:
+    own = server.dedicated[0].catalog()
+    victim = other.catalog().load_table(TABLE)
+    with pytest.raises(Exception, match="must be within bucket"):
+        own.create_table((TABLE[0], "over"), SCHEMA, location=victim.location())
+    with pytest.raises(Exception, match="must be within bucket"):
+        own.register_table((TABLE[0], "taken"), victim.metadata_location)
+
+
+def test_its_own_lake_is_open_to_it(server: SeaweedFS) -> None:
+    own = server.dedicated[0]
+    table = own.catalog().load_table(TABLE)
+    table.append(pa.table({"id": [2]}, schema=SCHEMA))
+    assert table.scan().to_arrow().num_rows == 2
+    files = [file.path for file in ObjectStore(own).list_files(own.landing_uri)]
+    assert files
+    assert not ObjectStore(own).delete(files)
+
+
+def test_the_identities_stand_in_a_private_file(server: SeaweedFS) -> None:
+    assert {path.stat().st_mode & 0o077 for path in Path(server.folder).glob("s3.json")} == {0}
