@@ -67,7 +67,7 @@ def test_first_load_is_full_then_only_changes_are_read(orders: Any) -> None:
 
 
 def scans_of(bench: Any, table: str) -> int:
-    """How often the table was scanned: what ended sessions and this one have counted (making a key's index is a scan)."""
+    """How often the table was scanned, as ended sessions and this one have counted; making a key's index is a scan."""
     others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     deadline = time.monotonic() + 60
     while bench.source.execute(others).fetchone()[0]:

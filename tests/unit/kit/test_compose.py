@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from check_jsonschema.builtin_schemas import get_builtin_schema
 from dotenv import dotenv_values
+from jsonschema.validators import validator_for
 
 from mozart.settings import DEFAULTS
 from tests.unit.kit.kit_files import (
@@ -44,11 +46,9 @@ VALUES = {
 
 
 def test_the_file_follows_the_compose_specification() -> None:
-    """By the schema that check-jsonschema ships; skipped where that is not installed."""
-    schemas = pytest.importorskip("check_jsonschema.builtin_schemas", reason="check-jsonschema is not installed")
-    jsonschema = pytest.importorskip("jsonschema")
-    schema = schemas.get_builtin_schema("vendor.compose-spec")
-    validator = jsonschema.validators.validator_for(schema)(schema)
+    """By the schema that check-jsonschema ships."""
+    schema = get_builtin_schema("vendor.compose-spec")
+    validator = validator_for(schema)(schema)
     assert [error.message for error in validator.iter_errors(compose())] == []
     misspelt = {**compose(), "services": {**services(), "trino": {**services()["trino"], "healthchek": {}}}}
     assert len(list(validator.iter_errors(misspelt))) == 1
