@@ -55,7 +55,7 @@ def check_resolved(tenants: Sequence[ResolvedTenant]) -> dict[str, tuple[Problem
 def collisions(footprints: Sequence[Footprint]) -> dict[str, tuple[Problem, ...]]:
     """The mistakes of the tenants that write where another does, by tenant id."""
     found: dict[str, list[Problem]] = {}
-    for first, second in combinations(sorted(footprints, key=lambda footprint: footprint.tenant_id), 2):
+    for first, second in meeting(footprints):
         if (first.catalog, first.schema) == (second.catalog, second.schema):
             own = (first.schema == first.tenant_id, second.schema == second.tenant_id)
             for blamed, other in _blamed(first, second, own):
@@ -67,6 +67,26 @@ def collisions(footprints: Sequence[Footprint]) -> dict[str, tuple[Problem, ...]
                 place = f"the prefix {'/'.join(first.prefix)!r} of bucket {first.bucket!r}"
                 found.setdefault(blamed, []).append(_problem(blamed, other, "tenant.storage.prefix", place))
     return {tenant_id: tuple(problems) for tenant_id, problems in found.items()}
+
+
+def meeting(footprints: Sequence[Footprint]) -> list[tuple[Footprint, Footprint]]:
+    """The pairs that write to one schema or into one prefix, by their ids; does not compare all with all."""
+    found: set[tuple[int, int]] = set()
+    ordered = sorted(footprints, key=lambda footprint: footprint.tenant_id)
+    by_schema: dict[tuple[str, str], list[int]] = {}
+    for number, footprint in enumerate(ordered):
+        by_schema.setdefault((footprint.catalog, footprint.schema), []).append(number)
+    for numbers in by_schema.values():
+        found.update(combinations(numbers, 2))
+    # Sorted by place, what lies inside a prefix follows it; `around` holds the prefixes that the present one lies in.
+    around: list[int] = []
+    for number in sorted(range(len(ordered)), key=lambda number: (ordered[number].bucket, ordered[number].prefix)):
+        place = ordered[number]
+        while around and not _is_inside(place, ordered[around[-1]]):
+            around.pop()
+        found.update((min(number, other), max(number, other)) for other in around)
+        around.append(number)
+    return [(ordered[first], ordered[second]) for first, second in sorted(found)]
 
 
 def branch_collisions(footprints: Sequence[Footprint], suffix: str) -> list[Problem]:
@@ -113,6 +133,10 @@ def _footprint(tenant_id: str, catalog: str, schema: str, bucket: str, prefix: s
 def _declared(text: str) -> str:
     value = declared_value(text)
     return text if value is None else value
+
+
+def _is_inside(inner: Footprint, outer: Footprint) -> bool:
+    return inner.bucket == outer.bucket and inner.prefix[: len(outer.prefix)] == outer.prefix
 
 
 def _overlap(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
