@@ -10,8 +10,7 @@ under their port numbers. `weed` reads S3_* and AWS_* from its environment when 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +20,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from mozart.errors import TerminalError
+from mozart.errors import ConfigurationError, TerminalError
 from mozart.lake.lakehouse import Lakehouse
 from mozart.services import loopback
 from mozart.services.ledger import Ledger
@@ -87,8 +86,28 @@ class SeaweedFS(Service):
 
     def prepare(self) -> None:
         super().prepare()
+        self._remove_left_sockets()
         self.data.mkdir(exist_ok=True)
         write_private(self._identities_file, self._identities())
+
+    def _own_sockets(self) -> Iterator[Path]:
+        """The sockets that this server makes: by role, and by the number of the role's port."""
+        yield _SOCKETS / f"seaweedfs-filer-{self._inner['filer.port']}.sock"
+        yield _SOCKETS / f"seaweedfs-s3-{self._s3_port}.sock"
+        for role, number in self._inner.items():
+            if role.endswith(".port.grpc"):
+                yield _SOCKETS / f"seaweedfs-{role.removesuffix('.port.grpc')}-grpc-{number}.sock"
+
+    def _remove_left_sockets(self) -> None:
+        """Remove what a killed server left; ConfigurationError when it was another user's, for weed needs the name."""
+        for path in self._own_sockets():
+            try:
+                path.unlink(missing_ok=True)
+            except PermissionError:
+                raise ConfigurationError(
+                    f"{path} was left by another user's SeaweedFS, and this one needs the name: remove it,"
+                    " or choose another MOZART_SEAWEEDFS_PORT_BASE or MOZART_S3_PORT in .env"
+                ) from None
 
     def command(self) -> Command:
         lakehouse = self.lakehouse
@@ -126,10 +145,8 @@ class SeaweedFS(Service):
     def stop(self, deadline: float = DEADLINE) -> bool:
         stopped = super().stop(deadline)
         if stopped:
-            for port in self.ports.values():
-                for socket in _SOCKETS.glob(f"seaweedfs-*-{port.number}.sock"):
-                    with suppress(PermissionError):  # another user's, left from a server that once had this port
-                        socket.unlink(missing_ok=True)  # weed removes only some of them
+            for path in self._own_sockets():
+                path.unlink(missing_ok=True)  # weed removes only some of them
         return stopped
 
     def _list_problem(self) -> str | None:

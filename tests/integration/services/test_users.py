@@ -18,11 +18,13 @@ import psutil
 import psycopg
 import pytest
 
+from mozart.errors import ConfigurationError
 from mozart.services.ledger import Ledger
 from mozart.services.ports import find_free_block, find_free_ports
 from mozart.services.postgres import Postgres, may_reach
-from mozart.services.seaweedfs import INNER_PORTS
-from tests.projects import PROJECT
+from mozart.services.seaweedfs import INNER_PORTS, SeaweedFS
+from mozart.services.stack import load_stack
+from tests.projects import PROJECT, make_project
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -151,7 +153,7 @@ def test_ordinary_user_runs_the_servers(open_folder: Path) -> None:
     lines = [f"MOZART_{name}_PORT={port}\n" for name, port in zip(names, ports, strict=True)]
     base = find_free_block(INNER_PORTS)[0]
     (root / ".env").write_text("".join(lines) + f"MOZART_SEAWEEDFS_PORT_BASE={base}\n")
-    foreign = left_socket(f"/tmp/seaweedfs-master-grpc-{base + 1}.sock")
+    foreign = left_socket(f"/tmp/seaweedfs-other-grpc-{base + 1}.sock")
     for path in (root, *root.rglob("*")):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
     packages = sysconfig.get_paths()["purelib"]
@@ -179,6 +181,23 @@ def test_ordinary_user_runs_the_servers(open_folder: Path) -> None:
     assert still_there
     said = json.loads(done.stdout.splitlines()[-1])
     assert said == {"uid": nobody.pw_uid, "owner": "mozart", "ready": [True, True, True]}
+
+
+@as_root
+def test_a_socket_of_another_user_in_the_place_of_ours_is_named(open_folder: Path) -> None:
+    make_project(open_folder)
+    lakehouse = load_stack(open_folder).seaweedfs.lakehouse
+    server = SeaweedFS(Ledger(open_folder), lakehouse=lakehouse, inner_ports=find_free_block(INNER_PORTS))
+    foreign = left_socket(next(str(path) for path in server._own_sockets() if "master" in path.name))
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        with pytest.raises(ConfigurationError, match="MOZART_SEAWEEDFS_PORT_BASE"):
+            server._remove_left_sockets()
+    finally:
+        os.seteuid(0)
+    assert foreign.exists()
+    server._remove_left_sockets()
+    assert not foreign.exists(), "root may remove what anybody left"
 
 
 def _python_for(user: pwd.struct_passwd, folder: Path) -> str:
