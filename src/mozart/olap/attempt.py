@@ -26,6 +26,7 @@ from psycopg import errors as pg
 from mozart.errors import ConfigurationError, MozartError
 from mozart.olap.database import STATE_SCHEMA, Connection, OlapDatabase, transaction, translate
 from mozart.olap.model import Strategy, View
+from mozart.olap.state_schema import NOT_APPLIED
 from mozart.sql import quote_identifier, quote_qualified
 
 _SCHEMA = quote_identifier(STATE_SCHEMA)
@@ -248,8 +249,7 @@ SELECT s.strategy, s.definition_hash, s.generation, coalesce(s.row_count, 0), s.
             AND h.started_at >= %(asked_at)s::timestamptz)
         AND s.recompute_reason IS NULL
         AND NOT EXISTS (SELECT FROM {_SCHEMA}.dirty_mark d WHERE d.view = s.name)
-        AND NOT EXISTS (SELECT FROM {_SCHEMA}.change_log l WHERE l.source = ANY(s.sources)
-            AND l.xid >= pg_snapshot_xmin(s.snapshot) AND NOT pg_visible_in_snapshot(l.xid, s.snapshot))
+        AND NOT EXISTS (SELECT FROM {NOT_APPLIED})
 FROM {_SCHEMA}.view_state s WHERE s.name = %(view)s FOR UPDATE OF s
 """.encode()
 
@@ -261,8 +261,7 @@ _RETURNING = """RETURNING h.status, h.reason, h.strategy, h.rows, h.changed_rows
 _COMPLETE = f"""
 WITH before AS (
     SELECT least(
-        (SELECT min(l.changed_at) FROM {_SCHEMA}.change_log l WHERE l.source = ANY(s.sources)
-            AND l.xid >= pg_snapshot_xmin(s.snapshot) AND NOT pg_visible_in_snapshot(l.xid, s.snapshot)),
+        (SELECT min(l.changed_at) FROM {NOT_APPLIED}),
         (SELECT min(d.since) FROM {_SCHEMA}.dirty_mark d WHERE d.view = s.name)) AS oldest
     FROM {_SCHEMA}.view_state s WHERE s.name = %(view)s),
 answered AS (DELETE FROM {_SCHEMA}.dirty_mark WHERE view = %(view)s),

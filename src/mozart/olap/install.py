@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import psycopg
@@ -65,8 +65,9 @@ def install(database: OlapDatabase, registry: ViewRegistry) -> InstallReport:
             _require_server(connection)
             _create_state(connection, database, registry)
             definitions, sources = _checked(connection, database, registry)
-            tracking = _plan(database, registry, definitions, sources)
+            tracking = _numbered(connection, _plan(database, registry, definitions, sources))
             tracked = _track(connection, tracking)
+            _retire_first_log(connection)
             done = {
                 view.name: _install_view(database, connection, view, definitions[view.name], sources)
                 for view in registry.views
@@ -148,6 +149,26 @@ def _plan(
         _read_columns(database.source_schema, definitions.values()),
         {table: info.rows for table, info in sources.items()},
     )
+
+
+def _numbered(connection: Connection, plan: list[Tracked]) -> list[Tracked]:
+    """The plan with each source's number in the log; a number, once given, stays."""
+    for tracked in plan:
+        connection.execute(_GIVE_NUMBER, {"name": tracked.table, "key": tracked.key})
+    rows = connection.execute(f"SELECT name, key_column, id FROM {_SCHEMA}.tracked_source".encode()).fetchall()
+    numbers = {(str(name), key): int(number) for name, key, number in rows}
+    return [replace(tracked, number=numbers[tracked.table, tracked.key]) for tracked in plan]
+
+
+def _retire_first_log(connection: Connection) -> None:
+    """Drop the log of Mozart 0.1's first form, which no trigger writes any more; every view is then computed anew."""
+    row = connection.execute("SELECT to_regclass(%s)", (f"{_SCHEMA}.change_log",)).fetchone()
+    if row and row[0]:
+        _with_short_locks(connection, "mozart.change_log", partial(_execute, connection, _RETIRE_FIRST_LOG))
+
+
+def _execute(connection: Connection, statements: bytes) -> None:
+    connection.execute(statements)
 
 
 def _track(connection: Connection, plan: list[Tracked]) -> tuple[str, ...]:
@@ -315,6 +336,18 @@ def _remove_others(connection: Connection, registry: ViewRegistry) -> tuple[str,
 def _relation(view: View) -> str:
     return quote_qualified(view.schema_name, view.name)
 
+
+_GIVE_NUMBER = f"""
+INSERT INTO {_SCHEMA}.tracked_source (name, key_column) SELECT %(name)s, %(key)s::text
+WHERE NOT EXISTS (SELECT FROM {_SCHEMA}.tracked_source
+    WHERE name = %(name)s AND key_column IS NOT DISTINCT FROM %(key)s::text)
+ON CONFLICT DO NOTHING
+""".encode()
+
+_RETIRE_FIRST_LOG = f"""
+DROP TABLE {_SCHEMA}.change_log;
+UPDATE {_SCHEMA}.view_state SET recompute_reason = 'changes are logged in another form now'
+""".encode()
 
 _SAVE = f"""
 WITH saved AS (

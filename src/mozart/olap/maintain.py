@@ -16,6 +16,7 @@ from mozart.olap.attempt import LockedState, Work
 from mozart.olap.database import STATE_SCHEMA, Connection
 from mozart.olap.identity import server_identity, source_signature
 from mozart.olap.model import View
+from mozart.olap.state_schema import NOT_APPLIED
 from mozart.olap.view_sql import (
     apply_changes,
     apply_difference,
@@ -159,9 +160,7 @@ def _is_cheaper_to_recompute(keys: int, state: LockedState) -> bool:
 # A table that has the view's key column is followed by it; any other change, and a row without a key, is unbounded.
 _CHANGES = f"""
 SELECT array_agg(DISTINCT l.key)::text, count(DISTINCT l.key),
-    bool_or(l.key IS NULL OR NOT l.source = ANY(%(keyed)s::text[]))
-FROM {quote_identifier(STATE_SCHEMA)}.view_state s
-JOIN {quote_identifier(STATE_SCHEMA)}.change_log l ON l.source = ANY(s.sources)
-    AND l.xid >= pg_snapshot_xmin(s.snapshot) AND NOT pg_visible_in_snapshot(l.xid, s.snapshot)
-WHERE s.name = %(view)s AND (NOT l.source = ANY(%(keyed)s::text[]) OR l.key_column IS NOT DISTINCT FROM %(per)s)
+    bool_or(l.key IS NULL OR NOT t.name = ANY(%(keyed)s::text[]))
+FROM {quote_identifier(STATE_SCHEMA)}.view_state s, {NOT_APPLIED}
+    AND s.name = %(view)s AND (NOT t.name = ANY(%(keyed)s::text[]) OR t.key_column IS NOT DISTINCT FROM %(per)s)
 """.encode()

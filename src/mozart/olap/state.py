@@ -17,6 +17,7 @@ from mozart.olap.database import STATE_SCHEMA, Connection, transaction
 from mozart.olap.identity import server_identity
 from mozart.olap.model import Strategy
 from mozart.olap.registry import ViewRegistry
+from mozart.olap.state_schema import NOT_APPLIED
 from mozart.sql import quote_identifier
 
 _SCHEMA = quote_identifier(STATE_SCHEMA)
@@ -223,8 +224,7 @@ LEFT JOIN {_SCHEMA}.paused_view p ON p.view = s.name
 LEFT JOIN LATERAL (
     SELECT since, reason FROM {_SCHEMA}.dirty_mark WHERE view = s.name ORDER BY since LIMIT 1) d ON true
 LEFT JOIN LATERAL (
-    SELECT min(changed_at) AS oldest FROM {_SCHEMA}.change_log WHERE source = ANY(s.sources)
-        AND xid >= pg_snapshot_xmin(s.snapshot) AND NOT pg_visible_in_snapshot(xid, s.snapshot)) c ON true
+    SELECT min(l.changed_at) AS oldest FROM {NOT_APPLIED}) c ON true
 ORDER BY s.name
 """.encode()
 
@@ -240,14 +240,15 @@ SELECT {_ATTEMPT} FROM {_SCHEMA}.refresh_history
 WHERE %(view)s::text IS NULL OR view = %(view)s ORDER BY id DESC LIMIT %(limit)s
 """.encode()
 
-# Below the oldest number that a view of this source still asks about: one range of the index a source. A view of other
-# sources that is seldom refreshed holds nothing back; else every look at the states would read all it has not applied.
+# Below the oldest number that a view of this source still asks about. A view of other sources that is seldom refreshed
+# holds nothing back; else every look at the states would read all it has not applied.
 _PRUNE = f"""
-DELETE FROM {_SCHEMA}.change_log AS c
+DELETE FROM {_SCHEMA}.changed_key AS c
 USING (
-    SELECT source, min(pg_snapshot_xmin(snapshot)) AS applied
-    FROM {_SCHEMA}.view_state, unnest(sources) AS source GROUP BY source) AS s
-WHERE c.source = s.source AND c.xid < s.applied
+    SELECT t.id, min(pg_snapshot_xmin(v.snapshot)) AS applied
+    FROM {_SCHEMA}.view_state v, unnest(v.sources) AS source JOIN {_SCHEMA}.tracked_source t ON t.name = source
+    GROUP BY t.id) AS s
+WHERE c.source = s.id AND c.xid < s.applied
 """.encode()
 
 _PRUNE_HISTORY = f"""

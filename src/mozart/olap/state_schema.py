@@ -1,8 +1,10 @@
 """The tables of schema `mozart`: what is installed, what changed, what was asked for, what happened.
 
 `view_state` is written by whoever holds the view's lock and read by all. Marks and pauses are tables of their own, so
-that asking never waits for a refresh that holds the state row. `change_log` is written by the triggers in the writers'
-own transactions, with the transaction's number: a cursor over it is a stored snapshot, never a number or a time.
+that asking never waits for a refresh that holds the state row. `changed_key` is written by the triggers in the writers'
+own transactions, with the transaction's number: a cursor over it is a stored snapshot, never a number or a time. A
+writer waits for that row, so it is small:
+`tracked_source` keeps the names, and its one index only ever grows at the end.
 """
 
 from __future__ import annotations
@@ -34,14 +36,19 @@ CREATE TABLE IF NOT EXISTS {_SCHEMA}.view_state (
     recompute_ms       double precision,
     installed_at       timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 40);
-CREATE TABLE IF NOT EXISTS {_SCHEMA}.change_log (
-    source     text NOT NULL,
+CREATE TABLE IF NOT EXISTS {_SCHEMA}.tracked_source (
+    id         integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL,
     key_column text,
-    key        text,
-    xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    UNIQUE NULLS NOT DISTINCT (name, key_column)
 );
-CREATE INDEX IF NOT EXISTS change_log_source_xid ON {_SCHEMA}.change_log (source, xid);
+CREATE TABLE IF NOT EXISTS {_SCHEMA}.changed_key (
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    source     integer NOT NULL,
+    key        text COLLATE "C"
+);
+CREATE INDEX IF NOT EXISTS changed_key_xid ON {_SCHEMA}.changed_key (xid);
 CREATE TABLE IF NOT EXISTS {_SCHEMA}.dirty_mark (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     view      text NOT NULL,
@@ -86,3 +93,8 @@ CREATE INDEX IF NOT EXISTS refresh_history_view ON {_SCHEMA}.refresh_history (vi
 CREATE INDEX IF NOT EXISTS refresh_history_started ON {_SCHEMA}.refresh_history (id) WHERE status = 'started';
 CREATE INDEX IF NOT EXISTS refresh_history_sync ON {_SCHEMA}.refresh_history (sync_id) WHERE sync_id IS NOT NULL;
 """
+
+NOT_APPLIED = f"""{_SCHEMA}.changed_key l JOIN {_SCHEMA}.tracked_source t ON t.id = l.source
+    WHERE t.name = ANY(s.sources) AND l.xid >= pg_snapshot_xmin(s.snapshot)
+        AND NOT pg_visible_in_snapshot(l.xid, s.snapshot)"""
+"""FROM and WHERE of what a view, the row `s` of view_state, has not applied yet: `l` is the change, `t` its source."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mozart.olap.database import STATE_SCHEMA
-from mozart.sql import quote_identifier, quote_literal, quote_qualified
+from mozart.sql import quote_identifier, quote_qualified
 
 PREFIX = "mozart_log_"
 LEAST_BULK_ROWS = 50_000
@@ -55,7 +55,8 @@ class Column:
 class Tracked:
     """One table to follow by one key column (None: only that something changed).
 
-    `columns` are those that views read; None when it is not known which, and then every update counts.
+    `columns` are those that views read; None when it is not known which, and then every update counts. `number` stands
+    for table and key in the log (`tracked_source`); 0 until the install has given one.
     """
 
     schema: str
@@ -63,6 +64,7 @@ class Tracked:
     key: str | None
     columns: tuple[Column, ...] | None
     bulk_rows: int = LEAST_BULK_ROWS
+    number: int = 0
 
 
 def trigger_statements(tracked: Tracked) -> Iterator[str]:
@@ -224,11 +226,11 @@ def _log_everything(tracked: Tracked) -> str:
 
 
 def _insert(tracked: Tracked) -> str:
-    return f"INSERT INTO {quote_qualified(STATE_SCHEMA, 'change_log')} (source, key_column, key)"
+    return f"INSERT INTO {quote_qualified(STATE_SCHEMA, 'changed_key')} (source, key)"
 
 
 def _tag(tracked: Tracked) -> str:
-    return f"{quote_literal(tracked.table)}::pg_catalog.text, {quote_literal(tracked.key)}::pg_catalog.text"
+    return f"{tracked.number}"
 
 
 def _key(tracked: Tracked) -> str:

@@ -34,7 +34,7 @@ def test_views_are_exact_after_writers_and_killed_refreshers(olap: Olap) -> None
         for view in olap.registry.views:
             olap.refresh(view.name, force=True)
         prune_change_log(connection)
-        assert connection.execute("SELECT count(*) FROM mozart.change_log").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM mozart.changed_key").fetchone() == (0,)
 
 
 @pytest.mark.faults

@@ -49,7 +49,7 @@ def test_reader_sees_the_views_and_nothing_else(olap: Olap) -> None:
             row = connection.execute(f"SELECT count(*) FROM axiom_vision.{view.name}".encode()).fetchone()
             assert row and row[0] > 0
         others = [f"public.{table}" for table in TABLES]
-        others += ["mozart.view_state", "mozart.change_log", "mozart.contribution_mv_business_fact"]
+        others += ["mozart.view_state", "mozart.changed_key", "mozart.contribution_mv_business_fact"]
         for table in others:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"SELECT 1 FROM {table}".encode())
@@ -115,6 +115,24 @@ def test_view_whose_folder_is_gone_is_dropped(olap: Olap) -> None:
     assert olap.execute(followed % tables) == [("cases",)], "nobody pays for a table that no view reads"
     olap.execute("UPDATE assets SET value = 1 WHERE asset_id = 1")
     assert olap.refresh("mv_cashflow_fact").status == "completed" and olap.is_exact("mv_cashflow_fact")
+
+
+def test_changes_in_the_first_form_of_the_log_are_not_lost(olap: Olap) -> None:
+    olap.execute("CREATE TABLE mozart.change_log (source text NOT NULL, key_column text, key text)")
+    olap.execute(
+        "CREATE OR REPLACE FUNCTION mozart.mozart_log_cash_flow_entries_case_id_update() RETURNS trigger"
+        " LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
+        " INSERT INTO mozart.change_log VALUES ('cash_flow_entries', 'case_id', '1'); RETURN NULL; END $$;"
+        "COMMENT ON FUNCTION mozart.mozart_log_cash_flow_entries_case_id_update() IS 'its first form'"
+    )
+    olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE case_id = 1")
+    assert olap.one("SELECT count(*) FROM mozart.changed_key") == 0 and not olap.is_exact("mv_cashflow_fact")
+    report = install(olap.database, olap.registry)
+    assert report.tracked == ("cash_flow_entries by case_id",)
+    assert olap.one("SELECT to_regclass('mozart.change_log')") is None
+    for view in FACTS:
+        result = olap.refresh(view)
+        assert result.reason and "another form" in result.reason and olap.is_exact(view)
 
 
 def test_what_an_unfinished_install_left_is_made_again(olap: Olap) -> None:

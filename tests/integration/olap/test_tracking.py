@@ -82,7 +82,7 @@ def test_writer_needs_no_right_on_the_log(olap: Olap) -> None:
             connection.execute("UPDATE cash_flow_entries SET amount = amount + 7 WHERE case_id = 3")
             connection.execute("DELETE FROM cash_flow_entries WHERE case_id = 4")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                connection.execute("SELECT * FROM mozart.change_log")
+                connection.execute("SELECT * FROM mozart.changed_key")
         finally:
             connection.execute("RESET ROLE")
             connection.execute("DROP OWNED BY clerk_of_test")
@@ -93,15 +93,15 @@ def test_writer_needs_no_right_on_the_log(olap: Olap) -> None:
 def test_rolled_back_change_leaves_nothing(olap: Olap) -> None:
     with closing(olap.database.connect()) as connection, connection.transaction(force_rollback=True):
         connection.execute("UPDATE cases SET org_id = 2")
-    assert olap.one("SELECT count(*) FROM mozart.change_log") == 0
+    assert olap.one("SELECT count(*) FROM mozart.changed_key") == 0
 
 
 def test_update_of_columns_that_no_view_reads_is_not_logged(olap: Olap) -> None:
     olap.execute("UPDATE cases SET title = title || '!', risk_score = 0.5, attributes = '{}' WHERE case_id < 50")
     olap.execute("UPDATE cash_flow_entries SET memo = 'x', amount = amount WHERE case_id < 50")
-    assert olap.one("SELECT count(*) FROM mozart.change_log") == 0
+    assert olap.one("SELECT count(*) FROM mozart.changed_key") == 0
     olap.execute("UPDATE cases SET status = 'open', closed_at = NULL WHERE status = 'closed'")
-    assert olap.one("SELECT count(DISTINCT key) FROM mozart.change_log") > 0
+    assert olap.one("SELECT count(DISTINCT key) FROM mozart.changed_key") > 0
 
 
 def test_values_exchanged_between_cases_are_seen(olap: Olap) -> None:
@@ -114,15 +114,17 @@ def test_bulk_change_is_logged_in_one_row_and_recomputed(olap: Olap, monkeypatch
     monkeypatch.setattr("mozart.olap.tracking.LEAST_BULK_ROWS", 100)
     install(olap.database, olap.registry)
     olap.execute("UPDATE cash_flow_entries SET amount = amount + 1")
-    assert olap.execute("SELECT source, key FROM mozart.change_log") == [("cash_flow_entries", None)]
+    assert olap.execute(
+        "SELECT t.name, l.key FROM mozart.changed_key l JOIN mozart.tracked_source t ON t.id = l.source"
+    ) == [("cash_flow_entries", None)]
     olap.execute(
         "INSERT INTO cash_flow_entries (case_id, flow_type, category, amount, entry_date)"
         " SELECT 1, 'in', 'fee', 1, '2024-01-01' FROM generate_series(1, 300)"
     )
-    assert olap.one("SELECT count(*) FROM mozart.change_log") == 103, "so many keys at most, then one row for all"
-    olap.execute("DELETE FROM mozart.change_log")
+    assert olap.one("SELECT count(*) FROM mozart.changed_key") == 103, "so many keys at most, then one row for all"
+    olap.execute("DELETE FROM mozart.changed_key")
     olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE entry_id <= 90")
-    assert olap.one("SELECT count(*) = count(DISTINCT key) FROM mozart.change_log"), "90 rows are no bulk"
+    assert olap.one("SELECT count(*) = count(DISTINCT key) FROM mozart.changed_key"), "90 rows are no bulk"
     olap.execute("UPDATE cash_flow_entries SET amount = amount + 1")
     result = olap.refresh("mv_cashflow_fact")
     assert result.reason and "bulk" in result.reason and olap.is_exact("mv_cashflow_fact")
@@ -154,7 +156,7 @@ def test_change_of_the_schema_means_full(olap: Olap) -> None:
 
 def test_another_server_means_full(olap: Olap) -> None:
     olap.execute("UPDATE mozart.view_state SET server_identity = 'elsewhere'")
-    olap.execute("DELETE FROM mozart.change_log")
+    olap.execute("DELETE FROM mozart.changed_key")
     result = olap.refresh("mv_cashflow_fact")
     assert result.reason and "another server" in result.reason
     assert olap.refresh("mv_cashflow_fact").reason is None

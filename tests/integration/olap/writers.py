@@ -75,8 +75,8 @@ def changed_since_the_last_refresh(connection: Connection, view: View, state: Lo
     """The wrong cursor: what commits late has an earlier time than the last refresh."""
     row = connection.execute(
         "SELECT array_agg(DISTINCT l.key)::text, count(DISTINCT l.key)"
-        " FROM mozart.change_log l, mozart.view_state s"
-        " WHERE s.name = %s AND l.source = ANY(s.sources) AND l.changed_at > s.last_refreshed_at",
+        " FROM mozart.changed_key l, mozart.tracked_source t, mozart.view_state s"
+        " WHERE s.name = %s AND t.id = l.source AND t.name = ANY(s.sources) AND l.changed_at > s.last_refreshed_at",
         (view.name,),
     ).fetchone()
     keys, count = row or (None, 0)

@@ -39,7 +39,7 @@ def test_a_skipped_request_is_done_at_once_and_an_event_is_left_to_its_run(
 def test_changes_that_no_event_told_of_are_found(olap: OlapDatabase, all_views: ViewRegistry) -> None:
     change(olap, seed=11)
     with olap.connect() as connection:
-        connection.execute("UPDATE mozart.change_log SET changed_at = changed_at - interval '1 hour'")
+        connection.execute("UPDATE mozart.changed_key SET changed_at = changed_at - interval '1 hour'")
     report = Sweep(olap, all_views).run_once()
     assert {result.view for result in report.refreshed} >= {VIEW, "mv_business_fact"}
     assert not state_of(olap, VIEW).is_stale

@@ -41,6 +41,4 @@ def test_column_that_cannot_be_compared_makes_every_update_count() -> None:
 def test_identifiers_and_values_are_quoted() -> None:
     tracked = Tracked('sch"ema', "ta'ble", 'ke"y', None)
     text = "\n".join(trigger_statements(tracked))
-    assert (
-        '"sch""ema"."ta\'ble"' in text and "'ta''ble'::pg_catalog.text" in text and '"ke""y"::pg_catalog.text' in text
-    )
+    assert '"sch""ema"."ta\'ble"' in text and '"ke""y"::pg_catalog.text' in text
