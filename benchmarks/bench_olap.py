@@ -89,7 +89,7 @@ def main() -> None:
     """Run everything; the last line printed is the JSON."""
     parser = argparse.ArgumentParser(description="benchmarks of the OLAP layer", epilog="example: --scale 2")
     parser.add_argument("--scale", type=float, default=FULL_SCALE, help="1 is 40k cases (default 25: 1M cases)")
-    parser.add_argument("--rounds", type=int, default=40, help="rounds of the write overhead (default 40)")
+    parser.add_argument("--rounds", type=int, default=120, help="rounds of the write overhead (default 120)")
     parser.add_argument("--without-events", action="store_true", help="skip relay and event to fresh")
     options = parser.parse_args()
     print(f"scale {options.scale}, PYTHONDONTWRITEBYTECODE={os.environ.get('PYTHONDONTWRITEBYTECODE')!r}")

@@ -31,7 +31,15 @@ from mozart.olap.model import View
 from mozart.olap.reader_role import ensure_reader, require_views_only
 from mozart.olap.registry import ViewRegistry
 from mozart.olap.state_schema import CREATE_STATE
-from mozart.olap.tracking import PREFIX, Tracked, fingerprint, plan_tracking, trigger_names, trigger_statements
+from mozart.olap.tracking import (
+    PREFIX,
+    Tracked,
+    fingerprint,
+    log_partition,
+    plan_tracking,
+    trigger_names,
+    trigger_statements,
+)
 from mozart.sql import quote_identifier, quote_literal, quote_qualified
 
 OLDEST_SERVER = 170000
@@ -152,12 +160,23 @@ def _plan(
 
 
 def _numbered(connection: Connection, plan: list[Tracked]) -> list[Tracked]:
-    """The plan with each source's number in the log; a number, once given, stays."""
+    """The plan with each source's number in the log, and its partition there; a number, once given, stays."""
     for tracked in plan:
         connection.execute(_GIVE_NUMBER, {"name": tracked.table, "key": tracked.key})
     rows = connection.execute(f"SELECT name, key_column, id FROM {_SCHEMA}.tracked_source".encode()).fetchall()
     numbers = {(str(name), key): int(number) for name, key, number in rows}
-    return [replace(tracked, number=numbers[tracked.table, tracked.key]) for tracked in plan]
+    numbered = [replace(tracked, number=numbers[tracked.table, tracked.key]) for tracked in plan]
+    for tracked in numbered:
+        _ensure_partition(connection, tracked.number)
+    return numbered
+
+
+def _ensure_partition(connection: Connection, number: int) -> None:
+    partition = quote_qualified(STATE_SCHEMA, log_partition(number))
+    row = connection.execute("SELECT to_regclass(%s)", (partition,)).fetchone()
+    if not (row and row[0]):
+        create = f"CREATE TABLE {partition} PARTITION OF {_SCHEMA}.changed_key FOR VALUES IN ({number})"
+        _with_short_locks(connection, "mozart.changed_key", partial(_execute, connection, create.encode()))
 
 
 def _retire_first_log(connection: Connection) -> None:

@@ -101,6 +101,11 @@ def trigger_names(tracked: Tracked) -> tuple[str, ...]:
     return tuple(trigger_name(tracked, event) for event in ("INSERT", "DELETE", "UPDATE", "TRUNCATE"))
 
 
+def log_partition(number: int) -> str:
+    """The table that holds one source's part of the log."""
+    return f"changed_key_{number}"
+
+
 def trigger_name(tracked: Tracked, event: str) -> str:
     """`mozart_log_{table}_{key}_{event}`, with a hash in place of what PostgreSQL would cut off."""
     stem = f"{PREFIX}{tracked.table}_{tracked.key or 'any'}"
@@ -226,7 +231,7 @@ def _log_everything(tracked: Tracked) -> str:
 
 
 def _insert(tracked: Tracked) -> str:
-    return f"INSERT INTO {quote_qualified(STATE_SCHEMA, 'changed_key')} (source, key)"
+    return f"INSERT INTO {quote_qualified(STATE_SCHEMA, log_partition(tracked.number))} (source, key)"
 
 
 def _tag(tracked: Tracked) -> str:
