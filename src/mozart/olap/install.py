@@ -30,12 +30,11 @@ from mozart.olap.maintain import count_rows
 from mozart.olap.model import View
 from mozart.olap.reader_role import ensure_reader, require_views_only
 from mozart.olap.registry import ViewRegistry
-from mozart.olap.state_schema import CREATE_STATE
+from mozart.olap.state_schema import CREATE_STATE, create_log, create_log_view
 from mozart.olap.tracking import (
     PREFIX,
     Tracked,
     fingerprint,
-    log_partition,
     plan_tracking,
     trigger_names,
     trigger_statements,
@@ -114,8 +113,7 @@ def _require_server(connection: Connection) -> None:
 def _create_state(connection: Connection, database: OlapDatabase, registry: ViewRegistry) -> None:
     schemas = sorted({view.schema_name for view in registry.views} | {database.view_schema})
     with transaction(connection, settings={"lock_timeout": "5s", "client_min_messages": "warning"}):
-        # Two installs at once would race for the same names.
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('mozart:install', 0))")
+        connection.execute(_INSTALL_LOCK)
         connection.execute(CREATE_STATE.encode())
         for schema in schemas:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(schema)}".encode())
@@ -160,23 +158,28 @@ def _plan(
 
 
 def _numbered(connection: Connection, plan: list[Tracked]) -> list[Tracked]:
-    """The plan with each source's number in the log, and its partition there; a number, once given, stays."""
+    """The plan with each source's number in the log; one that has none gets it, and a table there."""
+    if {(tracked.table, tracked.key) for tracked in plan} - set(_numbers(connection)):
+        _with_short_locks(connection, "mozart.changed_key", partial(_give_numbers, connection, plan))
+    given = _numbers(connection)
+    numbered = ((tracked, *given[tracked.table, tracked.key]) for tracked in plan)
+    return [replace(tracked, number=number, bulk_rows=bulk_rows) for tracked, number, bulk_rows in numbered]
+
+
+def _numbers(connection: Connection) -> dict[tuple[str, str | None], tuple[int, int]]:
+    """By table and key: the number in the log, and how many rows of a statement are logged."""
+    rows = connection.execute(f"SELECT name, key_column, id, bulk_rows FROM {_SCHEMA}.tracked_source".encode())
+    return {(str(name), key): (int(number), int(bulk_rows)) for name, key, number, bulk_rows in rows.fetchall()}
+
+
+def _give_numbers(connection: Connection, plan: list[Tracked]) -> None:
+    connection.execute(_INSTALL_LOCK)
     for tracked in plan:
-        connection.execute(_GIVE_NUMBER, {"name": tracked.table, "key": tracked.key})
-    rows = connection.execute(f"SELECT name, key_column, id FROM {_SCHEMA}.tracked_source".encode()).fetchall()
-    numbers = {(str(name), key): int(number) for name, key, number in rows}
-    numbered = [replace(tracked, number=numbers[tracked.table, tracked.key]) for tracked in plan]
-    for tracked in numbered:
-        _ensure_partition(connection, tracked.number)
-    return numbered
-
-
-def _ensure_partition(connection: Connection, number: int) -> None:
-    partition = quote_qualified(STATE_SCHEMA, log_partition(number))
-    row = connection.execute("SELECT to_regclass(%s)", (partition,)).fetchone()
-    if not (row and row[0]):
-        create = f"CREATE TABLE {partition} PARTITION OF {_SCHEMA}.changed_key FOR VALUES IN ({number})"
-        _with_short_locks(connection, "mozart.changed_key", partial(_execute, connection, create.encode()))
+        if (tracked.table, tracked.key) not in _numbers(connection):
+            connection.execute(_GIVE_NUMBER, (tracked.table, tracked.key, tracked.bulk_rows))
+            number, _ = _numbers(connection)[tracked.table, tracked.key]
+            connection.execute(create_log(number).encode())
+    connection.execute(create_log_view(number for number, _ in _numbers(connection).values()).encode())
 
 
 def _retire_first_log(connection: Connection) -> None:
@@ -356,12 +359,10 @@ def _relation(view: View) -> str:
     return quote_qualified(view.schema_name, view.name)
 
 
-_GIVE_NUMBER = f"""
-INSERT INTO {_SCHEMA}.tracked_source (name, key_column) SELECT %(name)s, %(key)s::text
-WHERE NOT EXISTS (SELECT FROM {_SCHEMA}.tracked_source
-    WHERE name = %(name)s AND key_column IS NOT DISTINCT FROM %(key)s::text)
-ON CONFLICT DO NOTHING
-""".encode()
+# Two installs at once would race for the same names.
+_INSTALL_LOCK = b"SELECT pg_advisory_xact_lock(hashtextextended('mozart:install', 0))"
+
+_GIVE_NUMBER = f"INSERT INTO {_SCHEMA}.tracked_source (name, key_column, bulk_rows) VALUES (%s, %s, %s)".encode()
 
 _RETIRE_FIRST_LOG = f"""
 DROP TABLE {_SCHEMA}.change_log;

@@ -157,10 +157,14 @@ def _is_cheaper_to_recompute(keys: int, state: LockedState) -> bool:
     return keys * (state.ms_per_key or FIRST_MS_PER_KEY) > state.recompute_ms
 
 
-# A table that has the view's key column is followed by it; any other change, and a row without a key, is unbounded.
+# A table that has the view's key column is followed by it; any other change, a row without a key, and more rows of one
+# transaction than the triggers log of a statement are unbounded.
 _CHANGES = f"""
-SELECT array_agg(DISTINCT l.key)::text, count(DISTINCT l.key),
-    bool_or(l.key IS NULL OR NOT t.name = ANY(%(keyed)s::text[]))
-FROM {quote_identifier(STATE_SCHEMA)}.view_state s, {NOT_APPLIED}
-    AND s.name = %(view)s AND (NOT t.name = ANY(%(keyed)s::text[]) OR t.key_column IS NOT DISTINCT FROM %(per)s)
+WITH changed AS MATERIALIZED (
+    SELECT t.id, t.bulk_rows, l.xid, l.key, l.key IS NULL OR NOT t.name = ANY(%(keyed)s::text[]) AS is_unbounded
+    FROM {quote_identifier(STATE_SCHEMA)}.view_state s, {NOT_APPLIED}
+        AND s.name = %(view)s AND (NOT t.name = ANY(%(keyed)s::text[]) OR t.key_column IS NOT DISTINCT FROM %(per)s))
+SELECT array_agg(DISTINCT key)::text, count(DISTINCT key), bool_or(is_unbounded)
+    OR EXISTS (SELECT FROM changed GROUP BY id, xid, bulk_rows HAVING count(*) > bulk_rows)
+FROM changed
 """.encode()

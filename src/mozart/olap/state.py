@@ -17,7 +17,7 @@ from mozart.olap.database import STATE_SCHEMA, Connection, transaction
 from mozart.olap.identity import server_identity
 from mozart.olap.model import Strategy
 from mozart.olap.registry import ViewRegistry
-from mozart.olap.state_schema import NOT_APPLIED
+from mozart.olap.state_schema import NOT_APPLIED, log_of
 from mozart.sql import quote_identifier
 
 _SCHEMA = quote_identifier(STATE_SCHEMA)
@@ -198,7 +198,11 @@ def prune_change_log(connection: Connection) -> int:
     """Delete changes that every installed view has applied; returns how many. 0 when another prunes at the moment."""
     with transaction(connection):
         row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended('mozart:prune', 0))").fetchone()
-        return connection.execute(_PRUNE).rowcount if row and row[0] else 0
+        if not (row and row[0]):
+            return 0
+        applied = connection.execute(_APPLIED).fetchall()
+        prune = "DELETE FROM {} WHERE xid < %s::xid8"
+        return sum(connection.execute(prune.format(log_of(n)).encode(), (xid,)).rowcount for n, xid in applied)
 
 
 def prune_history(connection: Connection, *, days: int = HISTORY_DAYS) -> int:
@@ -242,13 +246,9 @@ WHERE %(view)s::text IS NULL OR view = %(view)s ORDER BY id DESC LIMIT %(limit)s
 
 # Below the oldest number that a view of this source still asks about. A view of other sources that is seldom refreshed
 # holds nothing back; else every look at the states would read all it has not applied.
-_PRUNE = f"""
-DELETE FROM {_SCHEMA}.changed_key AS c
-USING (
-    SELECT t.id, min(pg_snapshot_xmin(v.snapshot)) AS applied
-    FROM {_SCHEMA}.view_state v, unnest(v.sources) AS source JOIN {_SCHEMA}.tracked_source t ON t.name = source
-    GROUP BY t.id) AS s
-WHERE c.source = s.id AND c.xid < s.applied
+_APPLIED = f"""
+SELECT t.id, min(pg_snapshot_xmin(v.snapshot))::text
+FROM {_SCHEMA}.view_state v JOIN {_SCHEMA}.tracked_source t ON t.name = ANY(v.sources) GROUP BY t.id
 """.encode()
 
 _PRUNE_HISTORY = f"""

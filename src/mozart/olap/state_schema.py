@@ -2,15 +2,17 @@
 
 `view_state` is written by whoever holds the view's lock and read by all. Marks and pauses are tables of their own, so
 that asking never waits for a refresh that holds the state row. `changed_key` is written by the triggers in the writers'
-own transactions, with the transaction's number: a cursor over it is a stored snapshot, never a number or a time. A
-writer waits for that row, so it is small:
-`tracked_source` keeps the names, every source has a partition, and its one index only ever grows at the end.
+own transactions, with the transaction's number: a cursor over it is a stored snapshot, never a number or a time. It is
+a view of one table a source: a writer waits for that row, so it is small, nothing is checked, and its one index only
+ever grows at the end. (A partitioned table would check every row against its bounds.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mozart.olap.database import STATE_SCHEMA
-from mozart.sql import quote_identifier
+from mozart.sql import quote_identifier, quote_qualified
 
 _SCHEMA = quote_identifier(STATE_SCHEMA)
 
@@ -40,15 +42,9 @@ CREATE TABLE IF NOT EXISTS {_SCHEMA}.tracked_source (
     id         integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL,
     key_column text,
+    bulk_rows  bigint NOT NULL,
     UNIQUE NULLS NOT DISTINCT (name, key_column)
 );
-CREATE TABLE IF NOT EXISTS {_SCHEMA}.changed_key (
-    xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    source     integer NOT NULL,
-    key        text COLLATE "C"
-) PARTITION BY LIST (source);
-CREATE INDEX IF NOT EXISTS changed_key_xid ON {_SCHEMA}.changed_key (xid);
 CREATE TABLE IF NOT EXISTS {_SCHEMA}.dirty_mark (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     view      text NOT NULL,
@@ -94,8 +90,31 @@ CREATE INDEX IF NOT EXISTS refresh_history_started ON {_SCHEMA}.refresh_history 
 CREATE INDEX IF NOT EXISTS refresh_history_sync ON {_SCHEMA}.refresh_history (sync_id) WHERE sync_id IS NOT NULL;
 """
 
+
+def log_of(number: int) -> str:
+    """The quoted table that holds one source's part of the log."""
+    return quote_qualified(STATE_SCHEMA, f"changed_key_{number}")
+
+
+def create_log(number: int) -> str:
+    """The statements that make that table."""
+    return f"""
+        CREATE TABLE {log_of(number)} (
+            xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
+            changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            key        text COLLATE "C"
+        );
+        CREATE INDEX ON {log_of(number)} (xid)"""
+
+
+def create_log_view(numbers: Iterable[int]) -> str:
+    """The statement that makes `changed_key`: all changes, each with the number of its source."""
+    parts = (f"SELECT {number} AS source, key, xid, changed_at FROM {log_of(number)}" for number in sorted(numbers))
+    return f"CREATE OR REPLACE VIEW {_SCHEMA}.changed_key AS {' UNION ALL '.join(parts)}"
+
+
 NOT_APPLIED = f"""{_SCHEMA}.tracked_source t CROSS JOIN LATERAL (
-        SELECT c.key, c.changed_at FROM {_SCHEMA}.changed_key c
+        SELECT c.key, c.xid, c.changed_at FROM {_SCHEMA}.changed_key c
         WHERE c.source = t.id AND c.xid >= pg_snapshot_xmin(s.snapshot)
             AND c.xid < pg_snapshot_xmax(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(c.xid, s.snapshot)
         OFFSET 0) l
@@ -104,5 +123,5 @@ NOT_APPLIED = f"""{_SCHEMA}.tracked_source t CROSS JOIN LATERAL (
 
 One short range of an index for each of the view's sources, whatever else is in the log. For that the planner needs two
 hints. The upper bound leaves nothing out, for nothing from there on is visible, but with the lower one alone it expects
-a third of all rows, and reads the whole log. OFFSET 0 makes it go source by source, or it would read every partition.
+a third of all rows, and reads the whole log. OFFSET 0 makes it go source by source, or it would read them all.
 """

@@ -1,8 +1,9 @@
 """Change tracking: statement-level triggers on the OLTP tables that log which keys changed, and in which transaction.
 
 A trigger writes keys, never values, in the writer's own transaction; a rolled back change leaves nothing. An UPDATE is
-logged only where a column that some view reads has changed. A statement over `bulk_rows` rows, a TRUNCATE, or a table
-without the view's key column logs one row without a key: everything may have changed, compute anew.
+logged only where a column that some view reads has changed. A statement over `bulk_rows` rows logs that many and one:
+who reads so many of one transaction computes anew. A TRUNCATE, or a table without the view's key column, logs one row
+without a key, which says the same.
 
 The triggers are ENABLE ALWAYS, so they fire under `session_replication_role = replica` too. What they cannot see: a
 disabled trigger, a rewrite by ALTER TABLE, another server. `signature_query` and `mozart.olap.attempt` look for those.
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mozart.olap.database import STATE_SCHEMA
+from mozart.olap.state_schema import log_of
 from mozart.sql import quote_identifier, quote_qualified
 
 PREFIX = "mozart_log_"
@@ -56,7 +58,8 @@ class Tracked:
     """One table to follow by one key column (None: only that something changed).
 
     `columns` are those that views read; None when it is not known which, and then every update counts. `number` stands
-    for table and key in the log (`tracked_source`); 0 until the install has given one.
+    for table and key in the log, 0 until the install has given one. It and `bulk_rows` stay as they were first
+    (`tracked_source`): what is logged is read by the same bound.
     """
 
     schema: str
@@ -75,17 +78,16 @@ def trigger_statements(tracked: Tracked) -> Iterator[str]:
     """
     table = quote_qualified(tracked.schema, tracked.table)
     for event, transition, body in (
-        ("INSERT", "NEW TABLE AS new_rows", _log(tracked, "new_rows")),
-        ("DELETE", "OLD TABLE AS old_rows", _log(tracked, "old_rows")),
+        ("INSERT", "NEW TABLE AS new_rows", f"BEGIN\n{_log(tracked, 'new_rows')}"),
+        ("DELETE", "OLD TABLE AS old_rows", f"BEGIN\n{_log(tracked, 'old_rows')}"),
         ("UPDATE", "OLD TABLE AS old_rows NEW TABLE AS new_rows", _log_update(tracked)),
-        ("TRUNCATE", "", f"    {_log_everything(tracked)}"),
+        ("TRUNCATE", "", f"BEGIN\n    {_log_everything(tracked)}"),
     ):
         name = trigger_name(tracked, event)
         function = quote_qualified(STATE_SCHEMA, name)
         yield (
             f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $mozart$\n"
-            "DECLARE\n    logged bigint;\n    old_key text;\n    new_key text;\n    differs boolean;\n"
-            f"BEGIN\n{body}\n    RETURN NULL;\nEND $mozart$"
+            f"{body}\n    RETURN NULL;\nEND $mozart$"
         )
         referencing = f" REFERENCING {transition}" if transition else ""
         yield f"DROP TRIGGER IF EXISTS {quote_identifier(name)} ON {table}"
@@ -99,11 +101,6 @@ def trigger_statements(tracked: Tracked) -> Iterator[str]:
 def trigger_names(tracked: Tracked) -> tuple[str, ...]:
     """The names of its four triggers, which are their functions' names as well."""
     return tuple(trigger_name(tracked, event) for event in ("INSERT", "DELETE", "UPDATE", "TRUNCATE"))
-
-
-def log_partition(number: int) -> str:
-    """The table that holds one source's part of the log."""
-    return f"changed_key_{number}"
 
 
 def trigger_name(tracked: Tracked, event: str) -> str:
@@ -159,83 +156,71 @@ def _compared(columns: Mapping[str, Column], read: frozenset[str] | None, key: s
 
 
 def _log(tracked: Tracked, rows: str) -> str:
-    """Log a key for each row; keys may repeat, for telling them apart costs a one-row write more than it saves."""
+    """Log a key for each row; keys may repeat, for telling them apart costs a one-row write more than it saves.
+
+    One row more than `bulk_rows` says that it was not all (`mozart.olap.maintain`): to look at the number here, and log
+    a row for it, costs each durable one-row write another 1 to 2 %.
+    """
     if tracked.key is None:
-        return f"    IF EXISTS (SELECT FROM {rows}) THEN {_log_everything(tracked)} END IF;"
-    return _unless_bulk(tracked, f"SELECT {_tag(tracked)}, {_key(tracked)} FROM {rows}")
+        return f"    {_insert(tracked)} SELECT NULL FROM {rows} LIMIT 1;"
+    return f"    {_insert(tracked)} SELECT {_key(tracked)} FROM {rows} LIMIT {tracked.bulk_rows + 1};"
 
 
 def _log_update(tracked: Tracked) -> str:
+    if tracked.columns is None and tracked.key is None:
+        return f"BEGIN\n{_log(tracked, 'new_rows')}"
     if tracked.columns is None:
-        if tracked.key is None:
-            return _log(tracked, "new_rows")
-        each = f"SELECT {_tag(tracked)}, {_key(tracked)} FROM"
-        return _unless_bulk(tracked, f"{each} new_rows UNION ALL {each} old_rows")
+        each = f"SELECT {_key(tracked)} FROM"
+        both = f"{each} new_rows UNION ALL {each} old_rows LIMIT {tracked.bulk_rows + 1}"
+        return f"BEGIN\n    {_insert(tracked)} {both};"
     compared = ", ".join(_COMPARED_BY.get(c.type, "{}").format(quote_identifier(c.name)) for c in tracked.columns)
     before, after = (f"SELECT {_key(tracked)} AS key, {compared or 'true'} FROM {rows}" for rows in _BOTH)
     either = f"({before} EXCEPT ALL {after}) UNION ALL ({after} EXCEPT ALL {before})"
     # An updated row differs before and after, mostly under one key: counted twice it would pass for a bulk.
-    differing = _unless_bulk(
-        tracked, f"SELECT {_tag(tracked)}, key FROM (SELECT DISTINCT key FROM ({either}) AS differing) AS keys"
-    )
-    # The first pair of rows and their number, in one query: most updates are of one row, and it needs no sets.
-    # Comparing two large sets would cost more than what it could save.
+    differing = f"SELECT DISTINCT key FROM ({either}) AS differing LIMIT {tracked.bulk_rows + 1}"
+    # Most updates are of one row and leave its key: one query tells, and one comparison in this language, which is dear
+    # in it. Only others are compared as sets, and large ones not at all, for that would cost more than it could save.
     return (
-        f"    SELECT {_first_pair(tracked)},\n        (SELECT count(*) FROM (SELECT FROM new_rows LIMIT"
-        f" {tracked.bulk_rows + 1}) AS few)\n    INTO old_key, new_key, differs, logged"
-        f" FROM old_rows AS o, new_rows AS n LIMIT 1;\n"
-        f"    IF {_is_bulk(tracked)} THEN\n        {_log_everything(tracked)}\n"
-        f"    ELSIF logged OPERATOR(pg_catalog.>) 1 THEN\n{differing}\n"
-        f"    ELSIF differs THEN\n{_log_one_update(tracked)}\n    END IF;"
+        "DECLARE\n    lone_key text;\n    is_more boolean;\n    updated bigint;\nBEGIN\n"
+        f"{_look_at_first_pair(tracked)}\n"
+        f"    IF lone_key IS NOT NULL THEN\n        {_insert(tracked)} VALUES (lone_key);\n"
+        f"    ELSIF is_more THEN\n"
+        f"        IF updated OPERATOR(pg_catalog.>) {tracked.bulk_rows} THEN\n            {_log_everything(tracked)}\n"
+        f"        ELSE\n            {_insert(tracked)} {differing};\n        END IF;\n    END IF;"
     )
 
 
-def _first_pair(tracked: Tracked) -> str:
-    """Old and new key, and whether anything differs; compares images of values, so a difference is never missed."""
+def _look_at_first_pair(tracked: Tracked) -> str:
+    """Set `lone_key` for one row that differs under one key, `is_more` for whatever else there is to log.
+
+    Compares images of values, so that a difference is never missed.
+    """
     old, new = (
         f"ROW({', '.join(f'{alias}.{quote_identifier(column.name)}' for column in tracked.columns or ())})::record"
         for alias in ("o", "n")
     )
     key = quote_identifier(tracked.key) if tracked.key else None
-    keys = f"o.{key}, n.{key}" if key else "NULL, NULL"
-    return f"{keys}, {old} OPERATOR(pg_catalog.*<>) {new}"
-
-
-def _log_one_update(tracked: Tracked) -> str:
-    if tracked.key is None:
-        return f"        {_log_everything(tracked)}"
-    log = f"{_insert(tracked)} VALUES ({_tag(tracked)},"
+    texts = (f"o.{key}::pg_catalog.text", f"n.{key}::pg_catalog.text")
+    same, own = (" OPERATOR(pg_catalog.=) ".join(texts), texts[1]) if key else ("false", "NULL")
+    few = f"(SELECT pg_catalog.count(*) AS rows FROM (SELECT FROM new_rows LIMIT {tracked.bulk_rows + 1}) AS bounded)"
     return (
-        f"        {log} new_key);\n"
-        f"        IF (old_key OPERATOR(pg_catalog.<>) new_key) IS NOT FALSE THEN {log} old_key); END IF;"
+        "    SELECT CASE WHEN few.rows OPERATOR(pg_catalog.=) 1 AND pair.differs AND pair.is_same THEN pair.key END,\n"
+        "        few.rows OPERATOR(pg_catalog.>) 1 OR (pair.differs AND pair.is_same IS NOT TRUE), few.rows\n"
+        "    INTO lone_key, is_more, updated\n"
+        f"    FROM {few} AS few, (SELECT {old} OPERATOR(pg_catalog.*<>) {new} AS differs, {same} AS is_same,"
+        f" {own} AS key FROM old_rows AS o, new_rows AS n LIMIT 1) AS pair;"
     )
 
 
 _BOTH = ("old_rows", "new_rows")
 
 
-def _unless_bulk(tracked: Tracked, keys: str) -> str:
-    """Log so many keys at most; one row more says that it was not all."""
-    return (
-        f"    {_insert(tracked)} {keys} LIMIT {tracked.bulk_rows + 1};\n    GET DIAGNOSTICS logged = ROW_COUNT;\n"
-        f"    IF {_is_bulk(tracked)} THEN {_log_everything(tracked)} END IF;"
-    )
-
-
-def _is_bulk(tracked: Tracked) -> str:
-    return f"logged OPERATOR(pg_catalog.>) {tracked.bulk_rows}"
-
-
 def _log_everything(tracked: Tracked) -> str:
-    return f"{_insert(tracked)} VALUES ({_tag(tracked)}, NULL);"
+    return f"{_insert(tracked)} VALUES (NULL);"
 
 
 def _insert(tracked: Tracked) -> str:
-    return f"INSERT INTO {quote_qualified(STATE_SCHEMA, log_partition(tracked.number))} (source, key)"
-
-
-def _tag(tracked: Tracked) -> str:
-    return f"{tracked.number}"
+    return f"INSERT INTO {log_of(tracked.number)} (key)"
 
 
 def _key(tracked: Tracked) -> str:

@@ -15,6 +15,7 @@ from mozart.olap.install import install
 from mozart.olap.model import Strategy, View
 from mozart.olap.refresh import RefreshKind, SyncResult, refresh_view
 from mozart.olap.registry import ViewRegistry
+from mozart.olap.state_schema import log_of
 from mozart.olap.verify import verify_view
 from mozart.olap.view_sql import compare_query
 from mozart.services.postgres import Database, Postgres
@@ -44,6 +45,11 @@ class Olap:
     def one(self, statement: str, parameters: Any = None) -> Any:
         """The first value of the first row."""
         return self.execute(statement, parameters)[0][0]
+
+    def change_log(self, statement: str) -> None:
+        """Run a statement on each table of the change log, `{}` in it."""
+        for (number,) in self.execute("SELECT id FROM mozart.tracked_source"):
+            self.execute(statement.format(log_of(number)))
 
     def superuser(self) -> psycopg.Connection[Any]:
         return self.server.superuser(self.database.database).connect(autocommit=True)

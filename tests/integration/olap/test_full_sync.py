@@ -127,7 +127,7 @@ def test_health_follows_sync_lag_and_pause(olap: Olap) -> None:
     assert healthy.health == "healthy" and healthy.last_full_sync and healthy.last_incremental_sync is None
     assert {view.name: view.row_count for view in healthy.views}["dim_time"] == 600
     olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE case_id = 1")
-    olap.execute("UPDATE mozart.changed_key SET changed_at = now() - interval '16 minutes'")
+    olap.change_log("UPDATE {} SET changed_at = now() - interval '16 minutes'")
     lagging = get_sync_health(olap.database, olap.registry)
     assert lagging.health == "stale" and "mv_cashflow_fact lags by 9" in lagging.problems[0]
     olap.refresh("mv_cashflow_fact")

@@ -110,8 +110,8 @@ def test_values_exchanged_between_cases_are_seen(olap: Olap) -> None:
     assert olap.is_exact("mv_cashflow_fact")
 
 
-def test_bulk_change_is_logged_in_one_row_and_recomputed(olap: Olap, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mozart.olap.tracking.LEAST_BULK_ROWS", 100)
+def test_bulk_change_is_logged_up_to_its_bound_and_recomputed(olap: Olap) -> None:
+    olap.execute("UPDATE mozart.tracked_source SET bulk_rows = 100")
     install(olap.database, olap.registry)
     olap.execute("UPDATE cash_flow_entries SET amount = amount + 1")
     assert olap.execute(
@@ -121,8 +121,16 @@ def test_bulk_change_is_logged_in_one_row_and_recomputed(olap: Olap, monkeypatch
         "INSERT INTO cash_flow_entries (case_id, flow_type, category, amount, entry_date)"
         " SELECT 1, 'in', 'fee', 1, '2024-01-01' FROM generate_series(1, 300)"
     )
-    assert olap.one("SELECT count(*) FROM mozart.changed_key") == 103, "so many keys at most, then one row for all"
-    olap.execute("DELETE FROM mozart.changed_key")
+    assert olap.one("SELECT count(*) FROM mozart.changed_key") == 102, "so many keys at most, and one"
+    result = olap.refresh("mv_cashflow_fact")
+    assert result.reason and "bulk" in result.reason and olap.is_exact("mv_cashflow_fact")
+    olap.execute(
+        "INSERT INTO cash_flow_entries (case_id, flow_type, category, amount, entry_date)"
+        " SELECT 1, 'in', 'fee', 1, '2024-01-01' FROM generate_series(1, 300)"
+    )
+    result = olap.refresh("mv_cashflow_fact")
+    assert result.reason and "bulk" in result.reason and olap.is_exact("mv_cashflow_fact")
+    olap.change_log("DELETE FROM {}")
     olap.execute("UPDATE cash_flow_entries SET amount = amount + 1 WHERE entry_id <= 90")
     assert olap.one("SELECT count(*) = count(DISTINCT key) FROM mozart.changed_key"), "90 rows are no bulk"
     olap.execute("UPDATE cash_flow_entries SET amount = amount + 1")
@@ -156,7 +164,7 @@ def test_change_of_the_schema_means_full(olap: Olap) -> None:
 
 def test_another_server_means_full(olap: Olap) -> None:
     olap.execute("UPDATE mozart.view_state SET server_identity = 'elsewhere'")
-    olap.execute("DELETE FROM mozart.changed_key")
+    olap.change_log("DELETE FROM {}")
     result = olap.refresh("mv_cashflow_fact")
     assert result.reason and "another server" in result.reason
     assert olap.refresh("mv_cashflow_fact").reason is None

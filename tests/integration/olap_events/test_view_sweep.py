@@ -9,6 +9,7 @@ from mozart.olap import sweep as sweep_module
 from mozart.olap.database import OlapDatabase
 from mozart.olap.registry import ViewRegistry
 from mozart.olap.state import mark_dirty, pause_view, read_history
+from mozart.olap.state_schema import log_of
 from mozart.olap.sweep import Sweep
 from tests.integration.olap_events.conftest import change, completed, state_of
 
@@ -39,7 +40,8 @@ def test_a_skipped_request_is_done_at_once_and_an_event_is_left_to_its_run(
 def test_changes_that_no_event_told_of_are_found(olap: OlapDatabase, all_views: ViewRegistry) -> None:
     change(olap, seed=11)
     with olap.connect() as connection:
-        connection.execute("UPDATE mozart.changed_key SET changed_at = changed_at - interval '1 hour'")
+        for (number,) in connection.execute("SELECT id FROM mozart.tracked_source").fetchall():
+            connection.execute(f"UPDATE {log_of(number)} SET changed_at = changed_at - interval '1 hour'".encode())
     report = Sweep(olap, all_views).run_once()
     assert {result.view for result in report.refreshed} >= {VIEW, "mv_business_fact"}
     assert not state_of(olap, VIEW).is_stale
