@@ -29,7 +29,7 @@ from mozart.connectors.errors import end_read, read_error
 from mozart.connectors.values import ValueCounts
 from mozart.errors import TransientError
 from mozart.lake.commit import DataFileRef
-from mozart.lake.landing import ROW_GROUP_ROWS, Landing, land
+from mozart.lake.landing import Landing, land
 from mozart.lake.load_plan import LoadPlan
 from mozart.lake.notes import Notes
 from mozart.lake.session import LakeSession
@@ -174,7 +174,7 @@ class Extractor:
         """Land one part, trying again what may pass."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._land(read, target, ROW_GROUP_ROWS // self.streams)
+                return self._land(read, target, self.streams)
             except TransientError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -200,7 +200,7 @@ class Extractor:
         """How many parts are read at the same time."""
         return min(self._reader.streams_at_once, self._reader.limits.max_connections)
 
-    def _land(self, read: TableRead, target: Target, row_group_rows: int = ROW_GROUP_ROWS) -> Part:
+    def _land(self, read: TableRead, target: Target, streams: int = 1) -> Part:
         with self._reader.slots:
             cursor = self._lake.cursor()
             counted = replace(read, counts=ValueCounts())
@@ -215,7 +215,7 @@ class Extractor:
                     target.names,
                     folder=target.folder,
                     io=io,
-                    row_group_rows=row_group_rows,
+                    streams=streams,
                 )
                 nulled = counted.counts.collect(cursor)
                 cursor.execute("COMMIT")

@@ -40,12 +40,12 @@ from mozart.lake.commit import DataFileRef
 from mozart.sql import quote_identifier, quote_literal
 
 _FILE_BYTES = "256MB"
-ROW_GROUP_ROWS = 122_880
+_ROW_GROUP_ROWS = 122_880
 # PARQUET_VERSION V2 is about encodings (whole numbers and texts by their differences): 5M rows x 8 columns were
 # written in 4.8 instead of 5.5 CPU s, a fifth smaller; a scan of the key, as every merge makes one, took 0.014 instead
 # of 0.056.
 
-_ROW_GROUP_BYTES = "32MB"
+_ROW_GROUP_BYTES = 32_000_000
 """Rows of long texts make smaller groups: 60,000 rows of 1.3 kB did not fit into 256 MB otherwise, and into 128 MB so.
 Holds only where DuckDB need not keep the rows in order, as everywhere here."""
 
@@ -75,11 +75,11 @@ def land(
     *,
     folder: str,
     io: FileIO,
-    row_group_rows: int = ROW_GROUP_ROWS,
+    streams: int = 1,
 ) -> Landing:
     """Stream `relation`'s `columns` into Parquet under `folder` (an s3 URI); memory does not grow with the rows.
 
-    It grows with `row_group_rows`, which are held until they are written: who lands several streams at once takes less.
+    A group of rows is held until it is written, so who lands several `streams` at the same time makes smaller groups.
     """
     fields = [schema.find_field(name) for name in columns]
     select = ", ".join(
@@ -89,11 +89,13 @@ def land(
     ids = ", ".join(
         f"{quote_identifier(field.name)}: {_field_ids(field.field_id, field.field_type)}" for field in fields
     )
+    # What a second stream holds beside its group, read and being sent, is a third share.
+    shares = streams if streams == 1 else streams + 1
     result = cursor.execute(
         f"COPY (SELECT {select} FROM {relation}) TO {quote_literal(folder)} (FORMAT parquet, PARQUET_VERSION V2, "
         f"COMPRESSION zstd, COMPRESSION_LEVEL {_ZSTD_LEVEL}, WRITE_BLOOM_FILTER false, "
-        f"DICTIONARY_SIZE_LIMIT {_DICTIONARY_VALUES}, ROW_GROUP_SIZE {row_group_rows}, "
-        f"ROW_GROUP_SIZE_BYTES {quote_literal(_ROW_GROUP_BYTES)}, "
+        f"DICTIONARY_SIZE_LIMIT {_DICTIONARY_VALUES}, ROW_GROUP_SIZE {_ROW_GROUP_ROWS // shares}, "
+        f"ROW_GROUP_SIZE_BYTES {_ROW_GROUP_BYTES // shares}, "
         f"FILE_SIZE_BYTES {quote_literal(_FILE_BYTES)}, "
         f"FILENAME_PATTERN {quote_literal(f'{secrets.token_hex(4)}-{{i}}')}, OVERWRITE_OR_IGNORE, RETURN_STATS, "
         f"FIELD_IDS {{{ids}}})"
