@@ -8,7 +8,7 @@ from prefect_aws.credentials import AwsCredentials
 from pydantic import Field, SecretStr
 
 from blocks.declared import DeclaredBlock
-from mozart.lake.lakehouse import Lakehouse
+from mozart.lake.lakehouse import Lakehouse, tenant_lakehouse
 from mozart.tenancy.model import ResolvedTenant
 from mozart.tenancy.names import Namespaces, branch_suffix, namespaces
 
@@ -54,20 +54,20 @@ class TenantLakehouse(DeclaredBlock):
 
         `lakehouse` is the shared one; a tenant with a lake of its own has its identity and its warehouse.
         """
-        storage, iceberg, own = tenant.storage, tenant.iceberg, tenant.dedicated
+        own = tenant_lakehouse(lakehouse, tenant)
         return cls(
             tenant=tenant.id,
             branch=branch or "",
             credentials=AwsCredentials(
-                aws_access_key_id=own.access_key_id if own else lakehouse.access_key_id,
-                aws_secret_access_key=own.secret_access_key if own else lakehouse.secret_access_key,
-                region_name=lakehouse.s3_region,
+                aws_access_key_id=own.access_key_id,
+                aws_secret_access_key=own.secret_access_key,
+                region_name=own.s3_region,
             ),
-            s3_endpoint=lakehouse.s3_endpoint,
-            catalog_uri=lakehouse.catalog_uri,
-            warehouse=own.warehouse if own else lakehouse.warehouse,
-            bucket=storage.bucket,
-            prefix=f"{storage.prefix.strip('/')}{branch_suffix(branch)}",
-            catalog=iceberg.catalog,
-            schema_name=iceberg.schema_name,
+            s3_endpoint=own.s3_endpoint,
+            catalog_uri=own.catalog_uri,
+            warehouse=own.warehouse,
+            bucket=own.bucket,
+            prefix=f"{own.prefix}{branch_suffix(branch)}",
+            catalog=tenant.iceberg.catalog,
+            schema_name=tenant.iceberg.schema_name,
         )

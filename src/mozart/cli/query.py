@@ -16,6 +16,8 @@ import click
 from mozart.engine.base import open_query_session
 from mozart.engine.rows import Rows
 from mozart.settings import load_settings
+from mozart.tenancy.load import load_tenant
+from mozart.tenancy.resolve import resolve
 
 _TABLE_ROWS = 50
 _COUNTED_ROWS = 100_000
@@ -33,17 +35,21 @@ _WIDEST_CELL = 60
     help="json and csv stream all rows; table shows the first ones.",
 )
 @click.option("--limit", type=click.IntRange(min=1), default=_TABLE_ROWS, show_default=True, help="Rows of a table.")
-def command(sql: str, style: str, limit: int) -> None:
+@click.option("--tenant", "tenant_id", metavar="TENANT", help="Query the lake that this tenant's tables are in.")
+def command(sql: str, style: str, limit: int, tenant_id: str | None) -> None:
     """Run one SQL query on the lake and print its rows.
 
     Tables are named as everywhere: iceberg.acme.mart_case or acme.mart_case. Only queries run; nothing can be changed.
     In json, decimals are text with all their digits, times are ISO 8601, and a missing value is null; in csv a missing
-    value is an empty field and an empty text is "". Exit code 0 done, 1 the query failed, 2 configuration, 75 the lake
+    value is an empty field and an empty text is "". A tenant with a lake of its own is named by --tenant; its
+    catalog is then called as in its tenant.yaml. Exit code 0 done, 1 the query failed, 2 configuration, 75 the lake
     does not answer.
 
     Example: mozart query "select status, count(*) from acme.mart_case group by status" --format json
     """
-    with open_query_session(load_settings()) as session:
+    settings = load_settings()
+    tenant = resolve(load_tenant(settings.tenants_folder / tenant_id), settings.values) if tenant_id else None
+    with open_query_session(settings, tenant) as session:
         result = session.run(sql)
         if style == "table":
             _write_table(result, limit)

@@ -15,8 +15,9 @@ import pyarrow as pa
 from mozart.engine.choice import DUCKDB, ENGINES, TRINO, engine_name
 from mozart.engine.rows import Rows
 from mozart.errors import ConfigurationError, Problem
-from mozart.lake.lakehouse import Lakehouse, lakehouse_from_settings
+from mozart.lake.lakehouse import Lakehouse, lakehouse_from_settings, tenant_lakehouse
 from mozart.settings import Settings
+from mozart.tenancy.model import ResolvedTenant
 
 
 class Session(Protocol):
@@ -62,16 +63,21 @@ def create_engine(name: str, lakehouse: Lakehouse, settings: Settings | None = N
     raise ConfigurationError(Problem("environment", "engine", f"{name!r} is not an engine; known: {known}"))
 
 
-def open_query_session(settings: Settings) -> AbstractContextManager[Session]:
-    """A reading session on the engine that the settings name.
+def open_query_session(settings: Settings, tenant: ResolvedTenant | None = None) -> AbstractContextManager[Session]:
+    """A reading session on the engine that the settings name: on the shared lake, or where `tenant` has its tables.
 
+    On DuckDB with the identity of its own, if any; on Trino with the login that reads all and changes nothing.
     Raises TransientError when the lake does not answer, TerminalError when it refuses the identity.
     """
     if engine_name(settings) == TRINO:
         from mozart.engine.trino_client import trino_from_settings  # noqa: PLC0415 - as it is used
         from mozart.engine.trino_query import open_trino_session  # noqa: PLC0415
 
-        return open_trino_session(trino_from_settings(settings))
+        address = trino_from_settings(settings)
+        return open_trino_session(address.model_copy(update={"catalog": tenant.iceberg.catalog}) if tenant else address)
     from mozart.engine.query import open_session  # noqa: PLC0415
 
-    return open_session(lakehouse_from_settings(settings))
+    shared = lakehouse_from_settings(settings)
+    if tenant is None:
+        return open_session(shared)
+    return open_session(tenant_lakehouse(shared, tenant), catalog=tenant.iceberg.catalog)

@@ -75,8 +75,10 @@ class QuerySession:
 
 
 @contextlib.contextmanager
-def open_session(lakehouse: Lakehouse, *, memory: str = "1GB", threads: int = 2) -> Generator[QuerySession]:
-    """A session on the lake; spilled data goes to a temporary folder that is removed.
+def open_session(
+    lakehouse: Lakehouse, *, catalog: str = CATALOG, memory: str = "1GB", threads: int = 2
+) -> Generator[QuerySession]:
+    """A session on the lake, whose catalog SQL calls `catalog`; spilled data goes to a temporary folder.
 
     Raises TransientError when the lake does not answer, TerminalError when it refuses the identity.
     """
@@ -84,7 +86,7 @@ def open_session(lakehouse: Lakehouse, *, memory: str = "1GB", threads: int = 2)
         connection = connect(limits=Limits(memory, threads, Path(folder)))
         try:
             load_extensions(connection, LAKE_EXTENSIONS)
-            _attach(connection, lakehouse)
+            _attach(connection, lakehouse, catalog)
             close_local_files(connection)
             connection.execute("SET lock_configuration = true")
             yield QuerySession(connection)
@@ -103,18 +105,18 @@ def check_reads_only(sql: str) -> None:
         raise TerminalError(f"only queries can be run here, and this is a {kind.name} statement; the lake is read-only")
 
 
-def _attach(connection: DuckDBPyConnection, lakehouse: Lakehouse) -> None:
+def _attach(connection: DuckDBPyConnection, lakehouse: Lakehouse, catalog: str) -> None:
     try:
         create_lake_secrets(connection, lakehouse)
-        attach_lake(connection, lakehouse, name=CATALOG)
+        attach_lake(connection, lakehouse, name=catalog)
         first = connection.execute(
-            "SELECT min(schema_name) FROM duckdb_schemas() WHERE database_name = ?", [CATALOG]
+            "SELECT min(schema_name) FROM duckdb_schemas() WHERE database_name = ?", [catalog]
         ).fetchone()
     except duckdb.Error as error:
         raise _attach_error(error, lakehouse) from error
     if first and first[0]:
         # DuckDB resolves `acme.mart_case` within the current catalog only, and a catalog is chosen by a schema in it.
-        path = f"{quote_identifier(CATALOG)}.{quote_identifier(first[0])}"
+        path = f"{quote_identifier(catalog)}.{quote_identifier(first[0])}"
         connection.execute(f"SET search_path = {quote_literal(path)}")
 
 

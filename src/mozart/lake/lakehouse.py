@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from mozart.settings import Settings
+from mozart.tenancy.model import ResolvedTenant
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -63,6 +64,14 @@ class Lakehouse(BaseModel):
         from pyiceberg.catalog import load_catalog  # noqa: PLC0415
 
         return load_catalog("lake", **self.catalog_properties())
+
+
+def tenant_lakehouse(shared: Lakehouse, tenant: ResolvedTenant) -> Lakehouse:
+    """The lake as one tenant reaches it: its landing places in the `shared` one, or a lake of its own there."""
+    own = tenant.dedicated
+    places = {"bucket": tenant.storage.bucket, "prefix": tenant.storage.prefix.strip("/")}
+    identity = own.model_dump(include={"warehouse", "access_key_id", "secret_access_key"}) if own else {}
+    return shared.model_copy(update={**places, **identity})
 
 
 def lakehouse_from_settings(settings: Settings) -> Lakehouse:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from pydantic import SecretStr
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import FileIO, load_file_io
 
-from mozart.errors import MozartError
+from mozart.cli.query import command
+from mozart.errors import ConfigurationError, MozartError
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.object_store import ObjectStore
 from mozart.services.ledger import Ledger
@@ -141,3 +143,43 @@ def test_its_own_lake_is_open_to_it(server: SeaweedFS) -> None:
 
 def test_the_identities_stand_in_a_private_file(server: SeaweedFS) -> None:
     assert {path.stat().st_mode & 0o077 for path in Path(server.folder).glob("s3.json")} == {0}
+
+
+TENANT_YAML = """
+tenant:
+  id: acme
+  source: {type: sqlite, database: /nowhere.db}
+  storage: {bucket: landing-acme, prefix: raw, access_key_id: "${ACME_KEY}", secret_access_key: "${ACME_SECRET}"}
+  iceberg: {catalog: acme_lake, schema: acme, warehouse: warehouse-acme}
+tables:
+  - {name: cases, source_table: cases}
+"""
+
+
+def test_a_query_for_a_tenant_reads_its_own_lake(
+    server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "tenants" / "acme").mkdir(parents=True)
+    (tmp_path / "tenants" / "acme" / "tenant.yaml").write_text(TENANT_YAML)
+    own, shared = server.dedicated[0], server.lakehouse
+    for lake, number in ((own, 42), (shared, 1)):
+        lake.catalog().create_table(("acme", "told"), SCHEMA).append(pa.table({"id": [number]}, schema=SCHEMA))
+    for name, value in {
+        "MOZART_ROOT": str(tmp_path),
+        "S3_ENDPOINT": shared.s3_endpoint,
+        "ICEBERG_CATALOG_URI": shared.catalog_uri,
+        "S3_ACCESS_KEY_ID": shared.access_key_id,
+        "S3_SECRET_ACCESS_KEY": shared.secret_access_key.get_secret_value(),
+        "ACME_KEY": own.access_key_id,
+        "ACME_SECRET": own.secret_access_key.get_secret_value(),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> str:
+        return CliRunner().invoke(command, [*arguments, "--format", "csv"], catch_exceptions=False).stdout
+
+    assert run("select id from acme_lake.acme.told", "--tenant", "acme").split() == ['"id"', "42"]
+    assert run("select id from iceberg.acme.told").split() == ['"id"', "1"]
+    with pytest.raises(ConfigurationError, match="nobody"):
+        run("select 1", "--tenant", "nobody")
