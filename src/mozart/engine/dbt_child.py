@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mozart.engine.duckdb import Limits
+from mozart.engine.model_delta import mark_deltas
 from mozart.lake.lakehouse import Lakehouse
 
 if TYPE_CHECKING:
@@ -114,19 +115,25 @@ def _build(request: Mapping[str, Any], build: Mapping[str, Any], manifest: Manif
 
 def _open_session(build: Mapping[str, Any], manifest: Manifest) -> None:
     """Give dbt's adapter what it may reach; which adapter it is, the profile has said."""
+    mark_deltas(manifest, build["deltas"])
     if "trino" in build:
         from mozart.engine import dbt_trino  # noqa: PLC0415 - one engine's packages, not both
 
-        dbt_trino.open_session(manifest, build["trino"], build["select"])
+        dbt_trino.open_session(manifest, build["trino"], build["select"], build["deltas"])
         return
-    from mozart.engine.dbt_plugin import Session, open_session, read_tables  # noqa: PLC0415 - imports dbt
+    from mozart.engine.dbt_plugin import DeltaPlace, Session, open_session, read_tables  # noqa: PLC0415 - imports dbt
 
+    nodes = {unique_id: manifest.nodes[unique_id] for unique_id in build["deltas"]}
     open_session(
         Session(
             lakehouse=Lakehouse(**build["lakehouse"]),
             candidates=Path(build["candidates"]),
             tables=read_tables(build["tables"]),
             limits=Limits(build["memory"], int(build["threads"]), Path(build["spill"])),
+            deltas=tuple(
+                DeltaPlace(node.schema, node.alias, build["deltas"][unique_id]["schema"])
+                for unique_id, node in nodes.items()
+            ),
         )
     )
 

@@ -1,8 +1,9 @@
 """A tenant's models as dbt parsed them: the manifest cut down to what planning and publishing need.
 
 Pure: reads a manifest that is already in memory, knows no engine, starts nothing. Seeds and ephemeral models are part
-of the graph (a model's fingerprint covers them) but are never published. Snapshots, views and
-incremental models are refused: they need a database that lives on, and ours is thrown away after every run.
+of the graph (a model's fingerprint covers them) but are never published. Snapshots and views are refused: they need a
+database that lives on, and ours is thrown away after every run. Of incremental models, options are refused that would
+be silently without effect here.
 """
 
 from __future__ import annotations
@@ -19,12 +20,27 @@ from mozart.errors import ConfigurationError, Problem
 Kind = Literal["model", "ephemeral", "seed"]
 Layer = Literal["staging", "mart"]
 
-_FINGERPRINTED_CONFIG = ("materialized", "contract", "pre-hook", "post-hook", "sql_header")
+_FINGERPRINTED_CONFIG = ("materialized", "contract", "pre-hook", "post-hook", "sql_header", "unique_key")
+
+_STRATEGIES = (None, "default", "merge", "delete+insert")
+_SCHEMA_CHANGES = (None, "ignore", "fail")
+"""dbt's default is `ignore`; a delta with other columns than the published table fails in either case."""
+_REFUSED_OPTIONS = {
+    "incremental_predicates": "all published rows are compared by unique_key",
+    "predicates": "all published rows are compared by unique_key",
+    "merge_update_columns": "a changed row replaces the old one in all its columns",
+    "merge_exclude_columns": "a changed row replaces the old one in all its columns",
+    "full_refresh": "the run's own parameter decides; a model that is never to be merged is a 'table'",
+}
+"""Options of incremental models that have no meaning here, and why."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One model, ephemeral model or seed. `definition` is a digest of everything that is its own."""
+    """One model, ephemeral model or seed. `definition` is a digest of everything that is its own.
+
+    `unique_key` names a row of an incremental model; () for all others.
+    """
 
     unique_id: str
     kind: Kind
@@ -36,6 +52,7 @@ class Node:
     parents: tuple[str, ...]
     definition: str
     is_always_built: bool = False
+    unique_key: tuple[str, ...] = ()
 
     @property
     def layer(self) -> Layer:
@@ -122,8 +139,48 @@ def _materialization_problems(raw: Mapping[str, Any]) -> list[Problem]:
     materialized = raw["config"].get("materialized")
     if raw["resource_type"] == "seed" or materialized in ("table", "ephemeral"):
         return []
-    message = f"{materialized!r} is not supported: candidates are built anew in every run; use 'table' or 'ephemeral'"
+    if materialized == "incremental":
+        return _incremental_problems(raw)
+    message = (
+        f"{materialized!r} is not supported: candidates are built anew in every run; "
+        "use 'table', 'incremental' or 'ephemeral'"
+    )
     return [Problem(raw["original_file_path"], "materialized", message)]
+
+
+def _incremental_problems(raw: Mapping[str, Any]) -> list[Problem]:
+    config = raw["config"]
+    found: dict[str, str] = {}
+    key, columns = _unique_key(raw), raw.get("columns") or {}
+    if not key:
+        found["unique_key"] = "an incremental model needs it: the column, or the list of columns, that names a row"
+    elif columns and (unknown := [name for name in key if name not in columns]):
+        found["unique_key"] = f"{', '.join(unknown)} is no column that the model declares; write the columns' names"
+    if config.get("incremental_strategy") not in _STRATEGIES:
+        strategy = config["incremental_strategy"]
+        found["incremental_strategy"] = (
+            f"{strategy!r} is not supported: changed rows are merged by unique_key; use 'merge'"
+        )
+    if config.get("on_schema_change") not in _SCHEMA_CHANGES:
+        found["on_schema_change"] = (
+            f"{config['on_schema_change']!r} is not supported: a model whose code changes is computed whole, with its "
+            "new columns; use 'fail'"
+        )
+    found |= {
+        name: f"has no effect here, remove it: {why}" for name, why in _REFUSED_OPTIONS.items() if _is_set(config, name)
+    }
+    return [Problem(raw["original_file_path"], name, message) for name, message in found.items()]
+
+
+def _is_set(config: Mapping[str, Any], name: str) -> bool:
+    return config.get(name) is not None
+
+
+def _unique_key(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """As one writes it, a name or a list of names; () of a model that is not incremental."""
+    config = raw["config"]
+    key: str | list[str] | None = config.get("unique_key") if config.get("materialized") == "incremental" else None
+    return (key,) if isinstance(key, str) else tuple(key or ())
 
 
 def _read_node(raw: Mapping[str, Any]) -> Node:
@@ -145,6 +202,7 @@ def _read_node(raw: Mapping[str, Any]) -> Node:
         parents=tuple(sorted(raw.get("depends_on", {}).get("nodes", ()))),
         definition=_definition(raw),
         is_always_built=meta.get("rebuild") == "always",
+        unique_key=_unique_key(raw),
     )
 
 

@@ -7,7 +7,9 @@ Pure: a graph, what the lake holds and what the load reported go in, a plan come
 * *unchanged*: the published table carries the same fingerprint. The fingerprint covers the model's own code, columns,
   contract and tests, the shared macros and the engine's version, the fingerprints of its parents and the data version
   of each raw table. A test that was added or tightened is therefore run at once.
-* *build*: everything else.
+* *build*: everything else; *whole*, or, of an incremental model, the *delta*: the rows that it selects beside those
+  that are published. A delta is computed on a table that the very same code has made: the model's own, that of
+  everything it reads over any distance, macros and versions. Only the data may have changed since.
 
 The version of a raw table's data is the load id of its newest commit record, not its snapshot id: compaction, expiry
 and restamping make new snapshots that carry the load's record forward, and they change no row. A table without a record
@@ -25,6 +27,7 @@ from mozart.engine.dbt_graph import Graph, Node, digest
 
 State = Literal["loaded", "unchanged", "failed"]
 Action = Literal["build", "unchanged", "blocked"]
+Extent = Literal["whole", "delta"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,18 @@ class SourceState:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """What happens to one published model, and why. `inputs` is what it reads: raw table or model → version."""
+    """What happens to one published model, and why. `inputs` is what it reads: raw table or model → version.
+
+    `code` is the digest of what computes it, whatever the data. `extent`: how much of it a build computes.
+    """
 
     node: Node
     action: Action
     reason: str | None
     fingerprint: str
     inputs: Mapping[str, str]
+    code: str
+    extent: Extent = "whole"
 
 
 @dataclass(frozen=True)
@@ -65,15 +73,17 @@ def plan_models(
     sources: Mapping[str, SourceState],
     published: Mapping[str, str | None],
     shared: str,
+    codes: Mapping[str, str | None] | None = None,
     force: bool = False,
 ) -> Plan:
     """Decide for every model.
 
     `sources` by the source's unique id; one that is missing counts as never loaded. `published` maps a model's unique
     id to the fingerprint in its table's commit record, None where there is no table or no record. `shared` is the
-    digest of what all models have in common: project file, macros, engine. `force` builds whatever is not blocked.
+    digest of what all models have in common: project file, macros, engine. `codes`, like `published`, are the digests
+    of the code that computed them. `force` builds whatever is not blocked, and whole.
     """
-    planner = _Planner(graph, sources, published, shared)
+    planner = _Planner(graph, sources, published, shared, codes or {})
     planned = [planner.plan(node, force=force) for node in graph.nodes.values()]
     models = tuple(model for model in planned if model.node.kind == "model")
     return Plan(models=models, selection=_selection(graph, models))
@@ -110,20 +120,24 @@ class _Planner:
     sources: Mapping[str, SourceState]
     published: Mapping[str, str | None]
     shared: str
+    published_codes: Mapping[str, str | None]
     fingerprints: dict[str, str] = field(default_factory=dict[str, str])
+    codes: dict[str, str] = field(default_factory=dict[str, str])
     blocked: dict[str, str] = field(default_factory=dict[str, str])
 
     def plan(self, node: Node, *, force: bool) -> PlannedModel:
         fingerprint = self.fingerprints[node.unique_id] = self._fingerprint(node)
+        code = self.codes[node.unique_id] = self._code(node)
         inputs = self._inputs(node)
         reason = self._blocked_reason(node)
         if reason:
             self.blocked[node.unique_id] = reason
-            return PlannedModel(node, "blocked", f"{reason}; keeps its last version", fingerprint, inputs)
+            return PlannedModel(node, "blocked", f"{reason}; keeps its last version", fingerprint, inputs, code)
         is_unchanged = self.published.get(node.unique_id) == fingerprint and not node.is_always_built
         if is_unchanged and not force:
-            return PlannedModel(node, "unchanged", "inputs unchanged", fingerprint, inputs)
-        return PlannedModel(node, "build", None, fingerprint, inputs)
+            return PlannedModel(node, "unchanged", "inputs unchanged", fingerprint, inputs, code)
+        can_merge = node.unique_key and self.published_codes.get(node.unique_id) == code and not force
+        return PlannedModel(node, "build", None, fingerprint, inputs, code, "delta" if can_merge else "whole")
 
     def _version(self, source_id: str) -> str | None:
         state = self.sources.get(source_id)
@@ -136,6 +150,11 @@ class _Planner:
         ]
         tests = sorted(test.definition for test in self.graph.tests_of(node.unique_id))
         return digest(self.shared, node.definition, tests, upstream)
+
+    def _code(self, node: Node) -> str:
+        """Tests are no part of it: they judge the merged rows, old ones as well."""
+        upstream = [(key, self.codes.get(key)) for key in node.parents]
+        return digest(self.shared, node.definition, upstream)
 
     def _inputs(self, node: Node) -> dict[str, str]:
         inputs: dict[str, str] = {}

@@ -56,16 +56,27 @@ class EmptyTable:
 
 
 @dataclass(frozen=True)
+class DeltaPlace:
+    """An incremental model, by its schema and table, and the schema in which its delta is made."""
+
+    schema: str
+    table: str
+    delta_schema: str
+
+
+@dataclass(frozen=True)
 class Session:
     """What one dbt run may reach: the store, the tables it reads, and the file its candidates go into.
 
-    `lakehouse` None: there is no lake and every table is an `EmptyTable` (`mozart validate`).
+    `lakehouse` None: there is no lake and every table is an `EmptyTable` (`mozart validate`). `deltas` are the models
+    of which only the changed rows are computed.
     """
 
     lakehouse: Lakehouse | None
     candidates: Path
     tables: tuple[LakeTable | EmptyTable, ...]
     limits: Limits
+    deltas: tuple[DeltaPlace, ...] = ()
 
 
 _sessions: list[Session] = []
@@ -97,6 +108,8 @@ class Plugin(BasePlugin):
                 create_empty_view(conn, table)
             else:
                 create_lake_view(conn, table)
+        for delta in session.deltas:
+            prepare_delta(conn, delta)
         close_local_files(conn)
 
     def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
@@ -111,6 +124,19 @@ def create_lake_view(connection: DuckDBPyConnection, table: LakeTable) -> None:
     connection.execute(
         f"CREATE VIEW {quote_qualified(LAKE, table.schema, table.table)} AS "
         f"FROM iceberg_scan({quote_literal(table.metadata_location)}{pinned})"
+    )
+
+
+def prepare_delta(connection: DuckDBPyConnection, delta: DeltaPlace) -> None:
+    """Show the published rows under the model's name, and make room for its delta.
+
+    Before dbt compiles anything: a model may ask `this` for its newest row while it is rendered.
+    """
+    for schema in (delta.schema, delta.delta_schema):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(schema)}")
+    connection.execute(
+        f"CREATE VIEW {quote_qualified(delta.schema, delta.table)} AS "
+        f"FROM {quote_qualified(LAKE, delta.schema, delta.table)}"
     )
 
 

@@ -32,11 +32,20 @@ from mozart.engine.dbt_plan import Plan, PlannedModel, SourceState, State, neede
 from mozart.engine.dbt_process import DbtProcess
 from mozart.engine.dbt_project import TARGETS, DbtFolder, locked
 from mozart.engine.dbt_verdict import PASSED, NodeResult, Verdict, judge, one_line
-from mozart.engine.model_engine import Candidates, LakeTable, ModelEngine, Work, create_model_engine
+from mozart.engine.model_engine import Candidates, Delta, LakeTable, ModelEngine, Work, create_model_engine
 from mozart.errors import ConfigurationError, MozartError, Problem, TerminalError, TransientError
 from mozart.lake.head import TableHead, read_head
 from mozart.lake.lakehouse import Lakehouse
-from mozart.lake.publish import INPUTS, LakeState, Publication, lake_state, published_fingerprint
+from mozart.lake.publish import (
+    CODE,
+    INPUTS,
+    LakeState,
+    Merge,
+    Publication,
+    lake_state,
+    published_code,
+    published_fingerprint,
+)
 from mozart.settings import load_settings
 from mozart.tenancy.product_schema import ProductSchema
 
@@ -111,7 +120,10 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What became of one model. `rows` and `snapshot_id` only when published; `seconds` is dbt's, tests included."""
+    """What became of one model. `rows` and `snapshot_id` only when published; `seconds` is dbt's, tests included.
+
+    `merged_rows`: how many of the rows were computed and merged, None when the model was computed whole.
+    """
 
     unique_id: str
     name: str
@@ -123,6 +135,7 @@ class ModelResult:
     tests_passed: int = 0
     tests_failed: int = 0
     snapshot_id: int | None = None
+    merged_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,7 @@ class _Run:
     ) -> None:
         self.request = request
         self.engine = engine
+        self.lakehouse = lakehouse
         self.folder = folder
         self.on_event = on_event
         self.catalog: Catalog = lakehouse.catalog()
@@ -219,13 +233,12 @@ class _Run:
             )
             for source in graph.sources.values()
         }
-        published = {
-            node.unique_id: published_fingerprint(self._head(node.schema, node.alias)) for node in graph.published()
-        }
+        heads = {node.unique_id: self._head(node.schema, node.alias) for node in graph.published()}
         return plan_models(
             graph,
             sources=sources,
-            published=published,
+            published={unique_id: published_fingerprint(head) for unique_id, head in heads.items()},
+            codes={unique_id: published_code(head) for unique_id, head in heads.items()},
             shared=_shared_digest(self.request),
             force=self.request.full_refresh,
         )
@@ -258,13 +271,27 @@ class _Run:
         return Work(
             run_id=self.request.run_id,
             began=int(time.time()),
+            lakehouse=self.lakehouse,
             namespace=self.request.namespace,
             plan=plan,
             tables=self._lake_tables(graph, plan),
             folder=self.folder.new_run(self.request.run_id),
             memory=self.request.memory,
             threads=self.request.threads,
+            deltas=self._deltas(plan),
         )
+
+    def _deltas(self, plan: Plan) -> dict[str, Delta]:
+        """What each delta is computed beside: the published table, as it was when the run was planned."""
+        deltas: dict[str, Delta] = {}
+        for model in plan.to_build:
+            node, head = model.node, self._head(model.node.schema, model.node.alias)
+            state = lake_state(head)
+            if model.extent == "delta" and head.table and state.metadata_location and state.version:
+                base = LakeTable(node.unique_id, node.schema, node.alias, state.metadata_location, state.snapshot_id)
+                columns = tuple(field.name for field in head.table.schema().fields)
+                deltas[node.unique_id] = Delta(base, state.version, columns, node.unique_key)
+        return deltas
 
     def _build(self, work: Work, process: DbtProcess) -> dict[str, NodeResult]:
         message = self.engine.build_message(self.catalog, work)
@@ -311,27 +338,40 @@ class _Run:
         with self.engine.candidates(work) as candidates:
             for model in work.plan.to_build:
                 verdict = _held_back(graph, model.node, verdicts[model.node.unique_id], results)
-                self._finish(results, self._publish_one(candidates, model, verdict))
+                delta = work.deltas.get(model.node.unique_id)
+                self._finish(results, self._publish_one(candidates, model, delta, verdict))
         return results
 
-    def _publish_one(self, candidates: Candidates, model: PlannedModel, verdict: Verdict) -> ModelResult:
+    def _publish_one(
+        self, candidates: Candidates, model: PlannedModel, delta: Delta | None, verdict: Verdict
+    ) -> ModelResult:
         node = model.node
         if verdict.status != "passed":
             return _result(node, verdict.status, verdict.reason, verdict)
+        changed = candidates.delta(node)
         publication = Publication(
             namespace=node.schema,
             table=node.alias,
             relation=candidates.relation(node),
             run_id=self.request.run_id,
             fingerprint=model.fingerprint,
-            details={INPUTS: json.dumps(dict(model.inputs), sort_keys=True)},
+            details=_details(model),
+            merge=Merge(changed, delta.key, delta.version) if delta and changed else None,
         )
         try:
             published = candidates.publish(self.catalog, publication, self.request.product)
         except MozartError as error:
             return _result(node, "failed", f"built and tested, but not published: {one_line(str(error))}", verdict)
         outcome = _result(node, "published", None, verdict)
-        return replace(outcome, rows=published.rows, snapshot_id=published.snapshot_id)
+        return replace(
+            outcome, rows=published.rows, snapshot_id=published.snapshot_id, merged_rows=published.merged_rows
+        )
+
+
+def _details(model: PlannedModel) -> dict[str, str]:
+    """What the commit record says of a model beside its fingerprint."""
+    inputs = {INPUTS: json.dumps(dict(model.inputs), sort_keys=True)}
+    return {**inputs, CODE: model.code} if model.node.unique_key else inputs
 
 
 def _ids(models: tuple[PlannedModel, ...]) -> list[str]:

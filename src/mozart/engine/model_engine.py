@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -37,31 +37,50 @@ class LakeTable:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one dbt run computes: `plan.to_build`, from `tables`, begun at `began` (seconds since the epoch).
+class Delta:
+    """What the changed rows of an incremental model are computed beside: the published table as it was planned on.
 
-    `folder` is the run's own, on this machine.
+    `version` stands for its rows (`LakeState.version`), `columns` are its columns' names, `key` names a row.
+    """
+
+    base: LakeTable
+    version: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one dbt run computes: `plan.to_build`, from `tables` of `lakehouse`, begun at `began` (seconds, epoch).
+
+    `deltas` by the unique id of each model that is computed as one. `folder` is the run's own, on this machine.
     """
 
     run_id: str
     began: int
+    lakehouse: Lakehouse
     namespace: str
     plan: Plan
     tables: tuple[LakeTable, ...]
     folder: Path
     memory: str
     threads: int
+    deltas: Mapping[str, Delta] = field(default_factory=dict[str, Delta])
 
 
 class Candidates(Protocol):
     """What dbt has built, until it is published or thrown away."""
 
     def relation(self, node: Node) -> str:
-        """The candidate of a model, as quoted SQL."""
+        """All rows of a model's candidate, as quoted SQL; of a delta, merged with those it was computed beside."""
+        ...
+
+    def delta(self, node: Node) -> str | None:
+        """The changed rows alone, as `mozart.lake.publish` reads them; None of a model that was computed whole."""
         ...
 
     def publish(self, catalog: Catalog, publication: Publication, product: ProductSchema | None) -> Published:
-        """Put the candidate in the place of the published table, in one commit, if it satisfies `product`.
+        """Put the candidate in the place of the published table, or merge its delta, if it satisfies `product`.
 
         Raises DataQualityError when it does not, TransientError or TerminalError when it cannot be done; then the
         published table is as it was.
@@ -81,7 +100,10 @@ class ModelEngine(Protocol):
         ...
 
     def build_message(self, catalog: Catalog, work: Work) -> Mapping[str, Any]:
-        """What dbt's process is told beside the selection; sent over its stdin."""
+        """What dbt's process is told beside the selection; sent over its stdin.
+
+        Under `deltas`: by unique id, where each delta goes and what is merged (`mozart.engine.model_delta`).
+        """
         ...
 
     def is_transient(self, message: str) -> bool:

@@ -5,6 +5,9 @@ schema are checked on it; then one `CREATE OR REPLACE TABLE … AS SELECT` makes
 the old rows or the new ones, and a commit of ours gives it the record of what it was built from. Everything runs with
 the tenant's own login, so a model cannot read, and a hook cannot touch, what belongs to somebody else.
 
+The delta of an incremental model is a candidate as well. It is published as on DuckDB, in one commit of ours and, like
+raw tables, by Mozart's own credentials: ADR 24 says what a lost answer to a MERGE of Trino leaves behind.
+
 Trino sets no summary properties, hence two commits. Between them the new rows are there without a record: whoever
 dies then makes the next run build the model again, no more. Pitfall: candidates of a killed run stay for a day.
 """
@@ -17,11 +20,14 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+from duckdb import DuckDBPyConnection
 from pyiceberg.catalog import Catalog
 
 from mozart.engine.choice import TRINO
 from mozart.engine.dbt_graph import Node
-from mozart.engine.model_engine import Answer, LakeTable, Work
+from mozart.engine.duckdb import LAKE, Limits, connect
+from mozart.engine.model_delta import delta_message, merged_rows
+from mozart.engine.model_engine import Answer, Delta, LakeTable, Work
 from mozart.engine.product_check import require_mart
 from mozart.engine.trino_client import (
     RETRY_PAUSES,
@@ -32,9 +38,9 @@ from mozart.engine.trino_client import (
     retrying,
 )
 from mozart.errors import CommitConflictError, MozartError, TerminalError
-from mozart.lake.commit import CommitRecord, TableHead, read_head, stamp
-from mozart.lake.head import FINGERPRINT
-from mozart.lake.publish import Publication, Published
+from mozart.lake.commit import Column, TableHead, read_head, stamp
+from mozart.lake.duckdb_errors import duckdb_translated
+from mozart.lake.publish import Publication, Published, publish
 from mozart.sql import quote_identifier, quote_qualified
 from mozart.tenancy.names import candidates_namespace
 from mozart.tenancy.product_schema import ProductSchema, portable_type
@@ -82,7 +88,17 @@ class TrinoModels:
                 "candidates": spaces[1],
                 "suffix": run,
                 "snapshots": {table.unique_id: table.snapshot_id for table in _pinned(work.tables)},
-            }
+                "bases": {unique_id: delta.base.snapshot_id for unique_id, delta in work.deltas.items()},
+            },
+            "deltas": {
+                unique_id: delta_message(
+                    (address.catalog, spaces[1], f"{delta.base.table}{run}"),
+                    _published(address.catalog, delta),
+                    delta.columns,
+                    delta.key,
+                )
+                for unique_id, delta in work.deltas.items()
+            },
         }
 
     def is_transient(self, message: str) -> bool:
@@ -93,34 +109,45 @@ class TrinoModels:
 
     @contextlib.contextmanager
     def candidates(self, work: Work) -> Generator[TrinoCandidates]:
-        with open_trino(self._address) as session:
+        with contextlib.ExitStack() as stack:
+            session = stack.enter_context(open_trino(self._address))
             candidates = TrinoCandidates(session, work, self._pauses)
-            try:
-                yield candidates
-            finally:
-                candidates.drop()
+            stack.callback(candidates.drop)
+            if work.deltas:
+                limits = Limits(work.memory, work.threads, work.folder / "spill")
+                with duckdb_translated(f"opening the lake at {work.lakehouse.catalog_uri}"):
+                    candidates.lake = stack.enter_context(connect(lakehouse=work.lakehouse, limits=limits))
+            yield candidates
 
 
 class TrinoCandidates:
-    """The candidates of one run, over one connection."""
+    """The candidates of one run, over one connection. `lake` reads them on DuckDB; only deltas need it."""
 
     def __init__(self, session: TrinoSession, work: Work, pauses: Sequence[float] = RETRY_PAUSES) -> None:
         self._session = session
         self._work = work
         self._pauses = pauses
         self._suffix = _run_suffix(work)
+        self.lake: DuckDBPyConnection | None = None
 
     def relation(self, node: Node) -> str:
-        return self._qualified(candidates_namespace(self._work.namespace), f"{node.alias}{self._suffix}")
+        delta, rows = self._work.deltas.get(node.unique_id), self._candidate(node)
+        if delta is None:
+            return rows
+        return f"({merged_rows(_published(self._session.address.catalog, delta), rows, delta.columns, delta.key)})"
+
+    def delta(self, node: Node) -> str | None:
+        if node.unique_id not in self._work.deltas:
+            return None
+        return quote_qualified(LAKE, candidates_namespace(self._work.namespace), f"{node.alias}{self._suffix}")
 
     def publish(self, catalog: Catalog, publication: Publication, product: ProductSchema | None) -> Published:
         columns = self._columns(catalog, publication)
-
-        def first_row(sql: str) -> Sequence[Any]:
-            return retrying(lambda: self._session.fetch_one(sql), pauses=self._pauses)
-
-        require_mart(product, publication, columns, first_row)
-        names = ", ".join(quote_identifier(name) for name, _ in columns)
+        shape = [(column.name, portable_type(str(column.type)) or str(column.type)) for column in columns]
+        require_mart(product, publication, shape, self._first_row)
+        if publication.merge and self.lake:
+            return publish(self.lake, self._work.lakehouse, catalog, publication)
+        names = ", ".join(quote_identifier(column.name) for column in columns)
         target = self._qualified(publication.namespace, publication.table)
         sql = (
             f"CREATE OR REPLACE TABLE {target} WITH (format = 'PARQUET', format_version = 2) "
@@ -142,14 +169,19 @@ class TrinoCandidates:
     def _qualified(self, *names: str) -> str:
         return quote_qualified(self._session.address.catalog, *names)
 
-    def _columns(self, catalog: Catalog, publication: Publication) -> list[tuple[str, str]]:
+    def _candidate(self, node: Node) -> str:
+        return self._qualified(candidates_namespace(self._work.namespace), f"{node.alias}{self._suffix}")
+
+    def _first_row(self, sql: str) -> Sequence[Any]:
+        return retrying(lambda: self._session.fetch_one(sql), pauses=self._pauses)
+
+    def _columns(self, catalog: Catalog, publication: Publication) -> list[Column]:
         """Names and Iceberg types of the candidate."""
         name = f"{publication.table}{self._suffix}"
         head = read_head(catalog, (candidates_namespace(self._work.namespace), name))
         if head.table is None:
             raise TerminalError(f"model {publication.name}: its candidate {name} is gone; run it again")
-        fields = head.table.schema().fields
-        return [(field.name, portable_type(str(field.field_type)) or str(field.field_type)) for field in fields]
+        return [Column(field.name, field.field_type) for field in head.table.schema().fields]
 
     def _replace(self, catalog: Catalog, publication: Publication, sql: str) -> Published:
         result = self._session.stream(sql)
@@ -157,17 +189,13 @@ class TrinoCandidates:
         head = read_head(catalog, (publication.namespace, publication.table))
         if _statement_of(head) != result.query_id:
             raise CommitConflictError(f"table {publication.name} was changed by somebody else while it was published")
-        record = CommitRecord(
-            load_id=_load_id(publication, result.query_id),
-            watermark=None,
-            base=None,
-            rows=rows,
-            run_id=publication.run_id,
-            mode="publish",
-            details={**publication.details, FINGERPRINT: publication.fingerprint},
-        )
-        outcome = stamp(catalog, head, record)
+        outcome = stamp(catalog, head, publication.record(_load_id(publication, result.query_id), rows))
         return Published(outcome.snapshot_id, rows, "committed")
+
+
+def _published(catalog: str, delta: Delta) -> str:
+    """The published table as it was planned on, as a FROM item."""
+    return f"{quote_qualified(catalog, delta.base.schema, delta.base.table)} FOR VERSION AS OF {delta.base.snapshot_id}"
 
 
 def _run_suffix(work: Work) -> str:

@@ -1,8 +1,12 @@
-"""Candidates of dbt into the lake: Parquet files first, then one `replace`. Readers see the old table or the new one.
+"""Candidates of dbt into the lake: Parquet files first, then one commit. Readers see the old table or the new one.
 
 A candidate is a table or view in a local DuckDB database that dbt has built and tested. Its rows stream through COPY,
 so memory does not grow with them. Does not decide what may be published (`mozart.engine.dbt_verdict`) and commits
 nothing itself (`mozart.lake.commit`).
+
+A whole candidate replaces the table. The delta of an incremental model is merged into it by key, and only onto the rows
+that it was computed on: another publication, or another program's commit, since then is a `BaseChangedError`;
+compaction is not.
 
 The files lie where landing files lie, `{landing prefix}/{table}/{load id}/`, so that one sweep understands both. The
 load id names the fingerprint, the run and the state of the table it was planned on: a second try of the same
@@ -24,6 +28,7 @@ from duckdb import DuckDBPyConnection
 from duckdb.sqltypes import DuckDBPyType
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import load_file_io
+from pyiceberg.schema import Schema
 from pyiceberg.types import (
     BinaryType,
     BooleanType,
@@ -45,20 +50,43 @@ from pyiceberg.types import (
     UUIDType,
 )
 
-from mozart.errors import TerminalError, TransientError
-from mozart.lake.commit import Column, CommitRecord, TableHead, plan_schema, read_head, replace
+from mozart.errors import CommitConflictError, TerminalError, TransientError
+from mozart.lake.commit import Column, CommitRecord, TableHead, find_load, merge, plan_schema, read_head, replace, stamp
+from mozart.lake.deltas import write_position_deletes
 from mozart.lake.head import CARRIED_LOAD_ID, FINGERPRINT
 from mozart.lake.lakehouse import Lakehouse
-from mozart.lake.landing import land
+from mozart.lake.landing import Landing, land
+from mozart.lake.schema_plan import schema_changes
 
 INPUTS = "inputs"
+CODE = "code"
+"""The detail of an incremental model's table that names the code it was computed by, whatever the data."""
 _ATTEMPTS = 3
 _LONGEST_PAUSE_SECONDS = 2.0
 
 
+class BaseChangedError(CommitConflictError):
+    """The published table is no longer what a delta was computed on: only a new plan helps, so the next run."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """How a delta becomes part of the published table: its rows take the place of those with the same `key`.
+
+    `delta` is quoted SQL. `version` is that of the rows it was computed on (`LakeState.version`).
+    """
+
+    delta: str
+    key: tuple[str, ...]
+    version: str
+
+
 @dataclass(frozen=True)
 class Publication:
-    """A candidate and the table it becomes. `relation` is quoted SQL; `details` go into the commit record."""
+    """A candidate and the table it becomes. `relation` is quoted SQL; `details` go into the commit record.
+
+    With `merge`, `relation` shows the rows that the table will have, and only the delta's are written.
+    """
 
     namespace: str
     table: str
@@ -66,32 +94,51 @@ class Publication:
     run_id: str
     fingerprint: str
     details: Mapping[str, str] = field(default_factory=dict[str, str])
+    merge: Merge | None = None
 
     @property
     def name(self) -> str:
         return f"{self.namespace}.{self.table}"
 
+    def record(self, load_id: str, rows: int) -> CommitRecord:
+        """The commit record of this publication; `rows` are those that it writes."""
+        return CommitRecord(
+            load_id=load_id,
+            watermark=None,
+            base=None,
+            rows=rows,
+            run_id=self.run_id,
+            mode="publish",
+            details={**self.details, FINGERPRINT: self.fingerprint},
+        )
+
 
 @dataclass(frozen=True)
 class Published:
-    """`rows` is the table's row count after the commit; `already` says that an earlier attempt had committed it."""
+    """`rows` is the table's row count after the commit; `already` says that an earlier attempt had committed it.
+
+    `merged_rows` are those of the delta, None when the table was replaced.
+    """
 
     snapshot_id: int | None
     rows: int
     outcome: Literal["committed", "already"]
+    merged_rows: int | None = None
 
 
 def publish(cursor: DuckDBPyConnection, lakehouse: Lakehouse, catalog: Catalog, publication: Publication) -> Published:
-    """Replace the table by the candidate, in one commit. The first publication creates the table.
+    """Replace the table by the candidate, or merge the delta into it, in one commit. The first one creates the table.
 
-    Retries what may pass (a lost connection, another writer) a few times: the candidate has cost more than a pause.
-    Raises TransientError when that did not help and TerminalError when the candidate cannot be a table of the lake.
+    A delta needs a `cursor` that has the lake attached. Retries what may pass (a lost connection, another writer) a few
+    times: the candidate has cost more than a pause. Raises TransientError when that did not help, BaseChangedError when
+    a delta was computed on other rows, and TerminalError when the candidate cannot be a table of the lake.
     """
-    with _duckdb_errors(publication):
-        columns = candidate_columns(cursor, publication)
+    writer = _Writer(cursor, lakehouse, catalog, publication)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return _publish_once(cursor, lakehouse, catalog, publication, columns)
+            return writer.merge(publication.merge) if publication.merge else writer.replace()
+        except BaseChangedError:
+            raise
         except TransientError:
             if attempt == _ATTEMPTS:
                 raise
@@ -99,35 +146,92 @@ def publish(cursor: DuckDBPyConnection, lakehouse: Lakehouse, catalog: Catalog, 
     raise AssertionError("unreachable")
 
 
-def _publish_once(
-    cursor: DuckDBPyConnection,
-    lakehouse: Lakehouse,
-    catalog: Catalog,
-    publication: Publication,
-    columns: Sequence[Column],
-) -> Published:
-    head = read_head(catalog, (publication.namespace, publication.table))
-    earlier = _committed_by(head, publication)
-    if earlier:
-        return earlier
-    load_id = _load_id(publication, head)
+class _Writer:
+    """One publication, tried as often as its caller likes."""
+
+    def __init__(
+        self, cursor: DuckDBPyConnection, lakehouse: Lakehouse, catalog: Catalog, publication: Publication
+    ) -> None:
+        self.cursor = cursor
+        self.lakehouse = lakehouse
+        self.catalog = catalog
+        self.publication = publication
+        self.source = publication.merge.delta if publication.merge else publication.relation
+        with _duckdb_errors(publication):
+            self.columns: Sequence[Column] = relation_columns(cursor, publication.name, self.source)
+
+    def replace(self) -> Published:
+        head = self._head()
+        earlier = _committed_by(head, self.publication)
+        if earlier:
+            return earlier
+        load_id = _load_id(self.publication, str(head.snapshot_id))
+        schema = plan_schema(head, self.columns, drop_missing=True, retype=True)
+        landing = self._land(schema, load_id)
+        record = self.publication.record(load_id, landing.rows)
+        outcome = replace(self.catalog, head, schema, landing.files, record)
+        return Published(outcome.snapshot_id, landing.rows, "committed")
+
+    def merge(self, how: Merge) -> Published:
+        head = self._head()
+        # Named after the rows it was computed on, not after the head: compaction may come in between.
+        load_id = _load_id(self.publication, how.version)
+        earlier = find_load(head, load_id)
+        if earlier is not None:
+            return Published(earlier, row_count(head), "already")
+        require_base(head, how)
+        schema = require_same_columns(head, self.columns)
+        landing = self._land(schema, load_id)
+        record = self.publication.record(load_id, landing.rows)
+        if not landing.rows:
+            return Published(stamp(self.catalog, head, record).snapshot_id, row_count(head), "committed", 0)
+        deletes = write_position_deletes(self.cursor, head, how.delta, how.key, self._folder(load_id))
+        outcome = merge(self.catalog, head, schema, landing.files, deletes, record)
+        rows = row_count(head) + landing.rows - sum(file.rows for file in deletes)
+        return Published(outcome.snapshot_id, rows, "committed", landing.rows)
+
+    def _head(self) -> TableHead:
+        return read_head(self.catalog, (self.publication.namespace, self.publication.table))
+
+    def _folder(self, load_id: str) -> str:
+        return f"{self.lakehouse.landing_uri}/{self.publication.table}/{load_id}"
+
+    def _land(self, schema: Schema, load_id: str) -> Landing:
+        folder, names = self._folder(load_id), [column.name for column in self.columns]
+        io = load_file_io(self.lakehouse.catalog_properties(), folder)
+        with _duckdb_errors(self.publication):
+            return land(self.cursor, self.source, schema, names, folder=folder, io=io)
+
+
+def require_base(head: TableHead, how: Merge) -> None:
+    """Raise BaseChangedError when the head's rows are not those that a delta was computed on."""
+    if lake_state(head).version != how.version:
+        raise BaseChangedError(
+            f"table {head.name} was changed by another writer after the run was planned; nothing was merged into it, "
+            "the next run computes it anew"
+        )
+
+
+def require_same_columns(head: TableHead, columns: Sequence[Column]) -> Schema:
+    """The table's schema, in which a delta with `columns` can be written; TerminalError when they differ."""
     schema = plan_schema(head, columns, drop_missing=True, retype=True)
-    folder = f"{lakehouse.landing_uri}/{publication.table}/{load_id}"
-    names = [column.name for column in columns]
-    io = load_file_io(lakehouse.catalog_properties(), folder)
-    with _duckdb_errors(publication):
-        landing = land(cursor, publication.relation, schema, names, folder=folder, io=io)
-    record = CommitRecord(
-        load_id=load_id,
-        watermark=None,
-        base=None,
-        rows=landing.rows,
-        run_id=publication.run_id,
-        mode="publish",
-        details={**publication.details, FINGERPRINT: publication.fingerprint},
-    )
-    outcome = replace(catalog, head, schema, landing.files, record)
-    return Published(outcome.snapshot_id, landing.rows, "committed")
+    if head.table is None or schema_changes(head, schema):
+        published = {field.name: str(field.field_type) for field in head.table.schema().fields} if head.table else {}
+        computed = {column.name: str(column.type) for column in columns}
+        names = [name for name in {**published, **computed} if published.get(name) != computed.get(name)]
+        told = ", ".join(f"{name}: {published.get(name, 'none')}, now {computed.get(name, 'none')}" for name in names)
+        raise TerminalError(
+            f"table {head.name} has other columns than the changed rows ({told or 'in another order'}); "
+            "run the tenant with full_refresh=true"
+        )
+    return schema
+
+
+def row_count(head: TableHead) -> int:
+    """The rows that readers see, as the head's summary counts them: exact for what Mozart and Trino write."""
+    snapshot = head.table.current_snapshot() if head.table else None
+    properties = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+    return int(properties.get("total-records", 0)) - int(properties.get("total-position-deletes", 0))
 
 
 @dataclass(frozen=True)
@@ -166,6 +270,13 @@ def published_fingerprint(head: TableHead) -> str | None:
     return head.record.details.get(FINGERPRINT)
 
 
+def published_code(head: TableHead) -> str | None:
+    """The code that computed the published rows; None where `published_fingerprint` is, and of other models."""
+    if head.record is None or published_fingerprint(head) is None:
+        return None
+    return head.record.details.get(CODE)
+
+
 def _committed_by(head: TableHead, publication: Publication) -> Published | None:
     record = head.record
     if record is None or head.is_foreign or record.mode != "publish":
@@ -175,14 +286,19 @@ def _committed_by(head: TableHead, publication: Publication) -> Published | None
     return Published(head.snapshot_id, record.rows, "already")
 
 
-def _load_id(publication: Publication, head: TableHead) -> str:
-    parts = ("publish", publication.name, publication.fingerprint, publication.run_id, str(head.snapshot_id))
+def _load_id(publication: Publication, base: str) -> str:
+    parts = ("publish", publication.name, publication.fingerprint, publication.run_id, base)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def candidate_columns(cursor: DuckDBPyConnection, publication: Publication) -> list[Column]:
     """The candidate's columns with exact Iceberg types; TerminalError names every column that has none."""
-    relation = cursor.sql(f"FROM {publication.relation}")
+    return relation_columns(cursor, publication.name, publication.relation)
+
+
+def relation_columns(cursor: DuckDBPyConnection, model: str, sql: str) -> list[Column]:
+    """The same for any FROM item; `model` is for the error."""
+    relation = cursor.sql(f"FROM {sql}")
     columns: list[Column] = []
     problems: list[str] = []
     for name, kind in zip(relation.columns, relation.types, strict=True):
@@ -192,7 +308,7 @@ def candidate_columns(cursor: DuckDBPyConnection, publication: Publication) -> l
             problems.append(f"column {name} is {error}")
     if problems:
         raise TerminalError(
-            f"model {publication.name}: {'; '.join(problems)}, which the lake cannot hold; cast it in the model "
+            f"model {model}: {'; '.join(problems)}, which the lake cannot hold; cast it in the model "
             "(a sum of integers is HUGEINT: cast it to bigint or decimal)"
         )
     return columns

@@ -182,6 +182,11 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_root: Path, lakehouse: Lakehouse) -> TinyTenant:
     """The tenant with both raw tables loaded and nothing published. Its models are the unbroken ones."""
+    return make_tiny(tiny_root, lakehouse)
+
+
+def make_tiny(tiny_root: Path, lakehouse: Lakehouse) -> TinyTenant:
+    """The tenant of `tiny`, for a fixture that lives longer; it is the only one at a time."""
     catalog = lakehouse.catalog()
     for namespace in (NAMESPACE, f"{NAMESPACE}_raw"):
         catalog.create_namespace_if_not_exists(namespace)

@@ -14,11 +14,19 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 from mozart.engine.duckdb import connect, create_store_secret
-from mozart.errors import CommitConflictError, TerminalError
+from mozart.errors import CommitConflictError, CommitInDoubtError, TerminalError
 from mozart.lake import publish as publish_module
 from mozart.lake.commit import read_head
 from mozart.lake.lakehouse import Lakehouse
-from mozart.lake.publish import Publication, Published, lake_state, publish, published_fingerprint
+from mozart.lake.publish import (
+    BaseChangedError,
+    Merge,
+    Publication,
+    Published,
+    lake_state,
+    publish,
+    published_fingerprint,
+)
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -42,6 +50,13 @@ class Lake:
 
     def publish(self, **changes: Any) -> Published:
         return publish(self.connection, self.lakehouse, self.catalog, replace(self.publication, **changes))
+
+    def merge(self, delta: str, **changes: Any) -> Published:
+        """Merge the SELECT `delta`, as if it had been computed on what is published now."""
+        how = Merge(f"({delta})", ("id",), lake_state(self.head()).version or "")
+        with connect(lakehouse=self.lakehouse) as cursor:
+            given = {"run_id": "run-2", "fingerprint": "print-2", "merge": how, **changes}
+            return publish(cursor, self.lakehouse, self.catalog, replace(self.publication, **given))
 
     def head(self) -> Any:
         return read_head(self.catalog, (self.publication.namespace, "mart_case"))
@@ -151,3 +166,61 @@ def test_a_table_s_version_is_its_load_and_survives_maintenance(lake: Lake) -> N
     assert lake_state(later, head.snapshot_id).version == version
     assert lake_state(later, 12345).version == lake_state(later).version
     assert published_fingerprint(replace(later, is_foreign=True)) is None
+
+
+CHANGED = "SELECT id::BIGINT AS id, 'new ' || id AS text FROM unnest([3, 9, 10]) AS changed(id)"
+
+
+def test_a_delta_takes_the_place_of_the_rows_with_its_keys(lake: Lake) -> None:
+    lake.publish()
+    merged = lake.merge(CHANGED)
+    assert (merged.outcome, merged.rows, merged.merged_rows) == ("committed", 11, 3)
+    kept = [(i, f"row {i}") for i in range(10) if i not in (3, 9)]
+    assert lake.rows() == sorted([*kept, (3, "new 3"), (9, "new 9"), (10, "new 10")])
+    nothing = lake.merge(f"{CHANGED} WHERE false", run_id="run-3", fingerprint="print-3")
+    assert (nothing.outcome, nothing.rows, nothing.merged_rows) == ("committed", 11, 0)
+    assert published_fingerprint(lake.head()) == "print-3"
+
+
+def test_a_merge_whose_answer_was_lost_is_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, tries = publish_module.merge, list[str]()
+
+    def lose_the_answer(*given: Any) -> Any:
+        tries.append("merge")
+        plain(*given)
+        raise CommitInDoubtError("the answer was lost")
+
+    lake.publish()
+    monkeypatch.setattr(publish_module, "merge", lose_the_answer)
+    monkeypatch.setattr(publish_module, "_LONGEST_PAUSE_SECONDS", 0.0)
+    found = lake.merge(CHANGED)
+    assert tries == ["merge"]
+    assert (found.outcome, found.rows) == ("already", 11)
+    assert len(lake.head().table.metadata.snapshots) == 2
+    assert len(lake.rows()) == 11
+
+
+def test_a_delta_is_not_merged_into_rows_that_another_run_published(lake: Lake) -> None:
+    lake.publish()
+    how = Merge(f"({CHANGED})", ("id",), lake_state(lake.head()).version or "")
+    lake.publish(run_id="rival", fingerprint="rival")
+    before = lake.head().snapshot_id
+    with pytest.raises(BaseChangedError, match=r"mart_case was changed by another writer .* the next run"):
+        lake.merge(CHANGED, merge=how)
+    assert lake.head().snapshot_id == before
+
+
+@pytest.mark.parametrize(
+    ("delta", "told"),
+    [
+        ("SELECT 1::DOUBLE AS id, 'x' AS text", "id: long, now double"),
+        ("SELECT 1::BIGINT AS id, 'x' AS text, 1 AS more", "more: none, now int"),
+        ("SELECT 1::BIGINT AS id", "text: string, now none"),
+    ],
+    ids=["type", "more", "less"],
+)
+def test_a_delta_with_other_columns_asks_for_a_full_refresh(lake: Lake, delta: str, told: str) -> None:
+    lake.publish()
+    with pytest.raises(TerminalError, match=f"{told}.*full_refresh=true"):
+        lake.merge(delta)
+    assert len(lake.rows()) == 10

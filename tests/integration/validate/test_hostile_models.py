@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mozart.cli import sync, validate
+from mozart.engine.validate_models import ModelCheck
 from tests.integration.validate.conftest import ROOT, Copy
 
 CASE_SQL, CASE_YML = "mart/acme__mart_case.sql", "mart/acme__mart_case.yml"
@@ -84,6 +85,15 @@ def test_what_only_dbt_sees_is_told_and_the_rest_is_built(copy: Copy) -> None:
     lines = copy.said()
     assert any("no_such_macro" in line and line.startswith("staging/acme__stg_assets.sql:1:") for line in lines), lines
     assert any("no_such_test" in line for line in lines), lines
+
+
+def test_an_incremental_model_is_built_whole_on_empty_tables(copy: Copy) -> None:
+    file = "staging/acme__stg_cases.sql"
+    copy.edit(file, "alias='stg_cases'", "alias='stg_cases', materialized='incremental', unique_key='case_id'")
+    newer = "where updated_at > (select max(updated_at) from {{ this }})"
+    path = copy.models / file
+    path.write_text(f"{path.read_text()}\n{{% if is_incremental() %}}{newer}{{% endif %}}\n")
+    assert copy.check() == ModelCheck(12, (), was_built=True)
 
 
 def test_a_schema_that_ignores_the_environment_is_refused(copy: Copy) -> None:

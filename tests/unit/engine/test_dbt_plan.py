@@ -161,10 +161,71 @@ def test_needed_relations_are_what_the_built_models_and_their_tests_read() -> No
     assert models == {unique_id("stg_cases"), unique_id("mart_title")}
 
 
-@pytest.mark.parametrize("materialized", ["view", "incremental"])
+@pytest.mark.parametrize("materialized", ["view", "materialized_view"])
 def test_materializations_that_need_a_lasting_database_are_refused(materialized: str) -> None:
     with pytest.raises(ConfigurationError, match=r"t__mart_x\.sql: materialized: .*use 'table'"):
         read_graph(manifest(model("mart_x", materialized=materialized)))
+
+
+def incremental(name: str, *parents: str, **config: Any) -> dict[str, Any]:
+    return model(name, *parents, materialized="incremental", **{"unique_key": "id", **config})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"unique_key": None}, "unique_key: an incremental model needs it"),
+        ({"unique_key": ["id", "day"]}, "unique_key: day is no column that the model declares"),
+        ({"incremental_strategy": "append"}, "incremental_strategy: 'append' is not supported: .* use 'merge'"),
+        ({"on_schema_change": "append_new_columns"}, "on_schema_change: 'append_new_columns' is not supported"),
+        ({"merge_update_columns": ["id"]}, "merge_update_columns: has no effect here, remove it"),
+        ({"full_refresh": False}, "full_refresh: has no effect here, remove it: the run's own parameter decides"),
+    ],
+)
+def test_options_of_an_incremental_model_that_would_be_without_effect_are_named(
+    config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=rf"t__mart_x\.sql: {message}"):
+        read_graph(manifest(incremental("mart_x", **config)))
+
+
+INCREMENTAL = (
+    incremental("mart_sum", "stg_between", incremental_strategy="delete+insert", on_schema_change="fail"),
+    model("stg_between", "stg_cases", materialized="ephemeral"),
+    model("stg_cases", "raw.cases"),
+    data_test("not_null_id", "mart_sum"),
+)
+
+
+def extents(node: dict[str, Any] | None = None, **changes: Any) -> dict[str, str]:
+    """How much of each model is built, one node being another since its table was published from the first load."""
+    before = plan(read_graph(manifest(*INCREMENTAL)))
+    graph = read_graph(manifest(*INCREMENTAL, *([node] if node else [])))
+    codes = {planned.node.unique_id: planned.code for planned in before.models}
+    given: dict[str, Any] = {"published": as_published(before), "codes": codes, "sources": loaded(cases="2"), **changes}
+    return {planned.node.alias: planned.extent for planned in plan(graph, **given).to_build}
+
+
+def test_an_incremental_model_is_computed_as_a_delta_while_the_same_code_made_its_table() -> None:
+    assert extents() == {"stg_cases": "whole", "mart_sum": "delta"}
+    assert extents(codes={}) == {"stg_cases": "whole", "mart_sum": "whole"}
+    assert extents(force=True) == {"stg_cases": "whole", "mart_sum": "whole"}
+    assert extents(shared="other macros") == {"stg_cases": "whole", "mart_sum": "whole"}
+
+
+@pytest.mark.parametrize(
+    ("node", "extent"),
+    [
+        (model("stg_cases", "raw.cases", sql="select 2"), "whole"),
+        (model("stg_between", "stg_cases", sql="select 2", materialized="ephemeral"), "whole"),
+        (incremental("mart_sum", "stg_between", unique_key=["id"], sql="select 2"), "whole"),
+        (data_test("unique_id", "mart_sum"), "delta"),
+        (data_test("unique_id", "stg_cases"), "delta"),
+    ],
+    ids=["parent's code", "ephemeral parent's code", "own code", "a test", "a parent's test"],
+)
+def test_code_over_any_distance_means_a_whole_build_and_tests_do_not(node: dict[str, Any], extent: str) -> None:
+    assert extents(node)["mart_sum"] == extent
 
 
 def test_inputs_name_tables_and_versions() -> None:
