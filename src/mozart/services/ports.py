@@ -7,8 +7,11 @@ import random
 import socket
 from collections import deque
 from dataclasses import dataclass
+from typing import Literal
 
 import psutil
+
+from mozart.errors import TransientError
 
 # Below the range that the kernel hands to outgoing connections, so that a free port stays free until it is bound.
 _RANDOM_RANGE = (14000, 22000)
@@ -16,6 +19,7 @@ _given: set[int] = set()
 # The ports given last, claimed against other processes until their servers have bound them.
 _claims: deque[socket.socket] = deque()
 _MOST_CLAIMS = 200
+_TRIES = 20_000
 
 
 @dataclass(frozen=True)
@@ -67,23 +71,43 @@ def find_free_block(count: int) -> range:
 
     No port is given twice by one process, nor (on Linux) by two that run side by side.
     """
-    while True:
+    for _ in range(_TRIES):
         first = random.randrange(*_RANDOM_RANGE)  # noqa: S311 - spreads test runs, no secret
         block = range(first, first + count)
-        if _given.isdisjoint(block) and all(is_free(port) and _claim(port) for port in block):
+        if _given.isdisjoint(block) and all(is_free(port) for port in block) and _claim_all(block):
             _given.update(block)
             return block
+    raise TransientError(
+        f"no {count} free ports in a row from {_RANDOM_RANGE[0]} to {_RANDOM_RANGE[1]} of the loopback"
+    )
 
 
-def _claim(port: int) -> bool:
-    """Whether nobody else was given the port: a local socket of an abstract name, which goes with its process."""
+def _claim_all(block: range) -> bool:
+    """Whether nobody else was given a port of the block; claims all of them or none."""
+    claims: list[socket.socket | None] = []
+    for port in block:
+        claim = _claim(port)
+        if claim is False:
+            for held in claims:
+                if held is not None:
+                    held.close()
+            return False
+        claims.append(claim)
+    _claims.extend(claim for claim in claims if claim is not None)
+    while len(_claims) > _MOST_CLAIMS:
+        _claims.popleft().close()
+    return True
+
+
+def _claim(port: int) -> socket.socket | Literal[False] | None:
+    """A local socket of an abstract name, which goes with its process; False when another process has it.
+
+    None elsewhere than on Linux, where there are no such names.
+    """
     holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         holder.bind(f"\0mozart-port-{port}")
     except OSError as error:
         holder.close()
-        return error.errno != errno.EADDRINUSE  # elsewhere than on Linux there are no such names
-    _claims.append(holder)
-    if len(_claims) > _MOST_CLAIMS:
-        _claims.popleft().close()
-    return True
+        return False if error.errno == errno.EADDRINUSE else None
+    return holder
