@@ -41,6 +41,19 @@ VALUES = {
 
 
 @pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server of this module alone: init.sql makes logins and databases of names that other tests use as well."""
+    folder = tmp_path_factory.mktemp("kit")
+    folder.chmod(0o755)
+    server = Postgres(Ledger(folder), port=find_free_ports(1)[0], password=secrets.token_urlsafe(12), durable=False)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
 def initialised(postgres: Postgres) -> Iterator[Mapping[str, Database]]:
     """A PostgreSQL after docker/postgres/init.sql; the logins' own databases by name."""
     place = postgres.superuser()
