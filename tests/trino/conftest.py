@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,20 +25,10 @@ from mozart.services.trino import Trino
 from mozart.services.trino_download import trino_folder
 from mozart.tenancy.names import Namespaces, namespaces
 from tests.faults.proxy import FaultProxy
-from tests.integration.engine.conftest import (
-    CASES,
-    FLOWS,
-    MART_CASE,
-    MART_TITLE,
-    PROPERTIES,
-    SOURCES,
-    STAGING_CASES,
-    STAGING_FLOWS,
-    TinyTenant,
-)
+from tests.integration.engine.conftest import TinyTenant, make_tiny, tiny_root
 from tests.integration.tenants.conftest import fleet, project_root, sources
 
-__all__ = ["fleet", "project_root", "sources"]  # fixtures: the sample tenants, loaded and built on DuckDB
+__all__ = ["fleet", "project_root", "sources", "tiny_root"]  # fixtures: the sample tenants on DuckDB, a project
 
 CHECKOUT = Path(__file__).parents[2]
 _LOGIN_SECONDS = 60.0
@@ -143,14 +132,6 @@ def _wait_until_known(address: TrinoAddress, spaces: Namespaces) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("trino-project")
-    shutil.copytree(CHECKOUT / "dbt", root / "dbt", ignore=shutil.ignore_patterns("target", "logs", "dbt_packages"))
-    (root / "pyproject.toml").touch()
-    return root
-
-
-@pytest.fixture(scope="session")
 def tiny_spaces() -> Namespaces:
     """One for the session: dbt parses everything anew when it changes."""
     return namespaces("iceberg", f"tiny_{secrets.token_hex(4)}")
@@ -159,24 +140,4 @@ def tiny_spaces() -> Namespaces:
 @pytest.fixture
 def tiny(tiny_root: Path, lakehouse: Lakehouse, tiny_spaces: Namespaces) -> TinyTenant:
     """A small tenant, both raw tables loaded, nothing published."""
-    return make_tiny(tiny_root, lakehouse, tiny_spaces)
-
-
-def make_tiny(tiny_root: Path, lakehouse: Lakehouse, tiny_spaces: Namespaces) -> TinyTenant:
-    """The tenant of `tiny`, for a fixture that lives longer; it is the only one at a time."""
-    catalog = lakehouse.catalog()
-    for namespace in (tiny_spaces.core, tiny_spaces.raw):
-        catalog.create_namespace_if_not_exists(namespace)
-        for identifier in catalog.list_tables(namespace):
-            catalog.drop_table(identifier)
-    shutil.rmtree(tiny_root / "tenants", ignore_errors=True)
-    tenant = TinyTenant(tiny_root, lakehouse, tiny_spaces.core)
-    tenant.write("_sources.yml", SOURCES)
-    tenant.write("_models.yml", PROPERTIES)
-    tenant.write("staging/tiny__stg_cases.sql", STAGING_CASES)
-    tenant.write("staging/tiny__stg_flows.sql", STAGING_FLOWS)
-    tenant.write("mart/tiny__mart_case.sql", MART_CASE.replace("group by all", "group by 1, 2"))
-    tenant.write("mart/tiny__mart_title.sql", MART_TITLE)
-    tenant.load("cases", CASES, [(1, "a", 10), (2, "b", 20)])
-    tenant.load("flows", FLOWS, [(1, 1, 5), (2, 1, 7)])
-    return tenant
+    return make_tiny(tiny_root, lakehouse, tiny_spaces.core)

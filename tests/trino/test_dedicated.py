@@ -19,7 +19,8 @@ from mozart.errors import MozartError, TerminalError
 from mozart.lake.lakehouse import Lakehouse
 from mozart.services.trino import Trino
 from mozart.tenancy.names import Namespaces, namespaces
-from tests.trino.conftest import Login, make_tiny
+from tests.integration.engine.conftest import make_tiny
+from tests.trino.conftest import Login
 
 ATTEMPTS = (
     "SHOW SCHEMAS FROM {catalog}",
@@ -88,7 +89,7 @@ def test_models_are_built_in_the_lake_of_the_tenant(
     login: Login, tiny_root: Path, dedicated_lakes: Mapping[str, Lakehouse]
 ) -> None:
     spaces = namespaces("first_lake", f"own_{secrets.token_hex(3)}")
-    tiny = make_tiny(tiny_root, dedicated_lakes[spaces.catalog], spaces)
+    tiny = make_tiny(tiny_root, dedicated_lakes[spaces.catalog], spaces.core)
     engine = TrinoModels(login(spaces))
     request = replace(tiny.request(), catalog=spaces.catalog)
     results = build_models(request, tiny.lakehouse, tiny.events.append, engine)

@@ -21,8 +21,8 @@ from mozart.services.seaweedfs import SeaweedFS
 from mozart.services.trino import Trino
 from mozart.tenancy.names import Namespaces
 from tests.faults.proxy import Fault, FaultProxy, Rule
-from tests.integration.engine.conftest import CASES, TinyTenant
-from tests.trino.conftest import Login, make_tiny
+from tests.integration.engine.conftest import CASES, TinyTenant, make_tiny
+from tests.trino.conftest import Login
 
 Titles = list[tuple[object, ...]]
 
@@ -60,7 +60,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(tiny_root: Path, seaweedfs: SeaweedFS, tiny_spaces: Namespaces, login: Login) -> Project:
     lakehouse = seaweedfs.lakehouse.model_copy(update={"prefix": "raw/trino-faults"})
-    tiny = make_tiny(tiny_root, lakehouse, tiny_spaces)
+    tiny = make_tiny(tiny_root, lakehouse, tiny_spaces.core)
     tiny.build()
     return Project(tiny, login(tiny_spaces))
 

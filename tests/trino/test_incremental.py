@@ -5,47 +5,30 @@ One tenant serves all tests, in their order: a model there costs seconds.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from mozart.engine.dbt_run import ModelEvent, ModelResult, build_models
+from mozart.engine.dbt_run import ModelEvent, build_models
 from mozart.engine.trino_client import TrinoSession, open_trino
 from mozart.engine.trino_models import TrinoModels
 from mozart.lake.head import read_head
 from mozart.services.seaweedfs import SeaweedFS
 from mozart.services.trino import Trino
 from mozart.tenancy.names import Namespaces, candidates_namespace
-from tests.integration.engine.conftest import CASES
-from tests.integration.engine.test_incremental import (
-    ALL_TOTAL,
-    BY_CASE,
-    PRODUCT,
-    PROPERTIES,
-    TITLES,
-    Summed,
-)
-from tests.trino.conftest import Login, make_tiny
+from tests.integration.engine.conftest import CASES, make_tiny, polled
+from tests.integration.engine.incremental_case import PRODUCT, Results, Summed
+from tests.trino.conftest import Login
 
-Build = Callable[..., Mapping[str, ModelResult]]
+Build = Callable[..., Results]
 
 
 @pytest.fixture(scope="module")
 def summed(tiny_root: Path, seaweedfs: SeaweedFS, tiny_spaces: Namespaces) -> Summed:
-    """The models of the same tests on DuckDB, published once, by DuckDB."""
-    tiny = make_tiny(tiny_root, seaweedfs.lakehouse.model_copy(update={"prefix": "raw/trino-incremental"}), tiny_spaces)
-    tiny.write("mart/tiny__mart_by_case.sql", BY_CASE)
-    tiny.write("mart/tiny__mart_all.sql", ALL_TOTAL)
-    tiny.write("mart/tiny__mart_title.sql", TITLES)
-    tiny.write("mart/_incremental.yml", PROPERTIES)
-    summed = Summed(tiny)
-    summed.add((1, 5), (1, 7), (2, 1))
-    results = summed.build()
-    assert results.outcome == ("published", None), results.reason
-    return summed
+    lakehouse = seaweedfs.lakehouse.model_copy(update={"prefix": "raw/trino-incremental"})
+    return Summed.published(make_tiny(tiny_root, lakehouse, tiny_spaces.core))
 
 
 @pytest.fixture(scope="module")
@@ -53,38 +36,25 @@ def build(summed: Summed, tiny_spaces: Namespaces, login: Login) -> Build:
     """Build on Trino with the tenant's own login; results by table."""
     address = login(tiny_spaces)
 
-    def run(listener: Callable[[ModelEvent], None] = lambda _event: None) -> Mapping[str, ModelResult]:
+    def run(listener: Callable[[ModelEvent], None] = lambda _event: None) -> Results:
         request = summed.tiny.request(product=PRODUCT)
         results = build_models(request, summed.tiny.lakehouse, listener, TrinoModels(address))
-        return {result.name: result for result in results}
+        return Results({result.name: result for result in results})
 
     return run
 
 
-def _outcome(results: Mapping[str, ModelResult]) -> tuple[str, int | None]:
-    return results["mart_by_case"].status, results["mart_by_case"].merged_rows
-
-
 @pytest.fixture
 def readings(summed: Summed, trino: Trino) -> Iterator[list[object]]:
-    """What a reader on Trino sees who asks all the time."""
-    seen: list[object] = []
-    over = threading.Event()
+    """What a reader on Trino sees."""
     query = f"SELECT case_id, last_flow, total FROM iceberg.{summed.tiny.namespace}.mart_by_case ORDER BY 1"
 
-    def poll() -> None:
-        while not over.is_set():
-            try:
-                with open_trino(trino.address) as session:
-                    seen.append(session.execute(query))
-            except Exception as error:  # noqa: BLE001 - whatever a reader meets is what is tested
-                seen.append(error)
+    def ask() -> object:
+        with open_trino(trino.address) as session:
+            return session.execute(query)
 
-    reader = threading.Thread(target=poll)
-    reader.start()
-    yield seen
-    over.set()
-    reader.join()
+    with polled(ask, pause=0) as seen:
+        yield seen
 
 
 def test_trino_goes_on_from_what_duckdb_published_and_duckdb_from_trino(
@@ -95,7 +65,7 @@ def test_trino_goes_on_from_what_duckdb_published_and_duckdb_from_trino(
     summed.tiny.load("cases", CASES, [(1, "a", 10), (2, "b", 20), (3, "b", 30), (4, "c", 20), (5, "low", 1)])
     results = build()
     after = summed.full_query()
-    assert _outcome(results) == ("published", 2), results["mart_by_case"].reason
+    assert results.outcome == ("published", 2), results.reason
     assert results["mart_by_case"].rows == 3
     assert results["mart_by_case"].tests_passed == 2
     assert summed.rows() == after
@@ -116,7 +86,7 @@ def test_trino_goes_on_from_what_duckdb_published_and_duckdb_from_trino(
     summed.add((3, 1), (4, 1))
     on_duckdb = summed.build()
     assert on_duckdb.outcome == ("published", 2), on_duckdb.reason
-    assert _outcome(build()) == ("unchanged", None)
+    assert build().outcome == ("unchanged", None)
     query = f"SELECT case_id, last_flow, total FROM iceberg.{summed.tiny.namespace}.mart_by_case ORDER BY 1"
     assert summed.rows() == summed.full_query() == operator.execute(query)
 
@@ -137,7 +107,7 @@ def test_a_delta_that_breaks_a_promise_keeps_the_last_version(
     summed.load(flow)
     results = build()
     assert results["mart_by_case"].status == "failed"
-    assert reason in (results["mart_by_case"].reason or "")
+    assert reason in results.reason
     assert results["mart_all"].status == "skipped"
     assert summed.state() == before
 
@@ -145,7 +115,7 @@ def test_a_delta_that_breaks_a_promise_keeps_the_last_version(
 def test_nothing_new_is_noted_and_a_foreign_commit_is_not_built_upon(summed: Summed, build: Build) -> None:
     before = summed.rows()
     summed.load((0, 1, 100))  # below what the model looks for
-    assert _outcome(build()) == ("published", 0)
+    assert build().outcome == ("published", 0)
     assert summed.rows() == before
 
     def append(event: ModelEvent) -> None:
@@ -156,9 +126,9 @@ def test_nothing_new_is_noted_and_a_foreign_commit_is_not_built_upon(summed: Sum
     summed.add((1, 3))
     results = build(append)
     assert results["mart_by_case"].status == "failed"
-    assert "was changed by another writer after the run was planned" in (results["mart_by_case"].reason or "")
+    assert "was changed by another writer after the run was planned" in results.reason
     assert summed.rows() == [*before, (70, 70, 70)]
-    assert _outcome(build()) == ("published", None)
+    assert build().outcome == ("published", None)
     assert summed.rows() == summed.full_query()
 
     summed.add((1, 1), (6, 2))

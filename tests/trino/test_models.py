@@ -16,7 +16,7 @@ from mozart.lake.head import FINGERPRINT, read_head
 from mozart.services.ports import find_free_ports
 from mozart.services.trino import Trino
 from mozart.tenancy.names import Namespaces, candidates_namespace
-from tests.integration.engine.conftest import CASES, FLOWS, TinyTenant
+from tests.integration.engine.conftest import CASES, FLOWS, TinyTenant, polled
 from tests.trino.conftest import Login
 
 Build = Callable[..., Mapping[str, ModelResult]]
@@ -119,17 +119,6 @@ def test_readers_see_the_old_rows_or_the_new_ones(
     """A mart is published over and over while it is read on both engines: never missing, empty or half."""
     tiny.build()
     tables = f"iceberg.{tiny.namespace}.mart_title"
-    seen: list[tuple[object, ...]] = []
-    problems: list[BaseException] = []
-    over = threading.Event()
-
-    def poll(read: Callable[[], tuple[object, ...]]) -> None:
-        while not over.is_set():
-            try:
-                seen.append(read())
-            except BaseException as error:  # noqa: BLE001 - whatever a reader meets is what is tested
-                problems.append(error)
-                return
 
     def on_trino() -> tuple[object, ...]:
         with open_trino(trino.address) as session:
@@ -140,18 +129,13 @@ def test_readers_see_the_old_rows_or_the_new_ones(
         counts = [int(str(row[1])) for row in rows]
         return len(rows), min(counts), max(counts)
 
-    readers = [threading.Thread(target=poll, args=(read,)) for read in (on_trino, on_duckdb)]
-    for reader in readers:
-        reader.start()
-    for copies in (3, 4):  # as many titles as rows of each, so that a mixture shows
-        tiny.load("cases", CASES, [(i, f"t{i % copies}", 1) for i in range(copies * copies)])
-        assert _statuses(build())["mart_title"] == "published"
-    over.set()
-    for reader in readers:
-        reader.join(60)
-    assert not problems
+    with polled(on_trino, pause=0) as by_trino, polled(on_duckdb, pause=0) as by_duckdb:
+        for copies in (3, 4):  # as many titles as rows of each, so that a mixture shows
+            tiny.load("cases", CASES, [(i, f"t{i % copies}", 1) for i in range(copies * copies)])
+            assert _statuses(build())["mart_title"] == "published"
+    seen = by_trino + by_duckdb
     assert len(seen) > 6
-    assert set(seen) <= {(2, 1, 1), (3, 3, 3), (4, 4, 4)}
+    assert set(seen) <= {(2, 1, 1), (3, 3, 3), (4, 4, 4)}, seen
     assert len(set(seen)) > 1
     assert operator.fetch_one(f"SELECT count(*) FROM {tables}") == (4,)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
+import threading
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,7 +49,7 @@ MART_CASE = """\
 {{ config(alias='mart_case') }}
 select cases.id as case_id, cases.title, cast(coalesce(sum(flows.amount), 0) as bigint) as total
 from {{ ref('tiny__stg_cases') }} cases left join {{ ref('tiny__stg_flows') }} flows on flows.case_id = cases.id
-group by all
+group by 1, 2
 """
 
 MART_TITLE = """\
@@ -185,15 +188,15 @@ def tiny(tiny_root: Path, lakehouse: Lakehouse) -> TinyTenant:
     return make_tiny(tiny_root, lakehouse)
 
 
-def make_tiny(tiny_root: Path, lakehouse: Lakehouse) -> TinyTenant:
-    """The tenant of `tiny`, for a fixture that lives longer; it is the only one at a time."""
+def make_tiny(tiny_root: Path, lakehouse: Lakehouse, core: str = NAMESPACE) -> TinyTenant:
+    """The tenant of `tiny` in namespace `core`, for a fixture that lives longer; it is the only one at a time."""
     catalog = lakehouse.catalog()
-    for namespace in (NAMESPACE, f"{NAMESPACE}_raw"):
+    for namespace in (core, f"{core}_raw"):
         catalog.create_namespace_if_not_exists(namespace)
         for identifier in catalog.list_tables(namespace):
             catalog.drop_table(identifier)
     shutil.rmtree(tiny_root / "tenants", ignore_errors=True)
-    tenant = TinyTenant(tiny_root, lakehouse, NAMESPACE)
+    tenant = TinyTenant(tiny_root, lakehouse, core)
     tenant.write("_sources.yml", SOURCES)
     tenant.write("_models.yml", PROPERTIES)
     tenant.write("staging/tiny__stg_cases.sql", STAGING_CASES)
@@ -203,3 +206,25 @@ def make_tiny(tiny_root: Path, lakehouse: Lakehouse) -> TinyTenant:
     tenant.load("cases", CASES, [(1, "a", 10), (2, "b", 20)])
     tenant.load("flows", FLOWS, [(1, 1, 5), (2, 1, 7)])
     return tenant
+
+
+@contextlib.contextmanager
+def polled(ask: Callable[[], object], *, pause: float = 0.1) -> Generator[list[object]]:
+    """What a reader sees who asks all the time, `pause` seconds apart: answers, and the errors in the place of some."""
+    seen: list[object] = []
+    over = threading.Event()
+
+    def poll() -> None:
+        while not over.wait(pause):
+            try:
+                seen.append(ask())
+            except Exception as error:  # noqa: BLE001 - any failure to read is the finding
+                seen.append(error)
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        reader.join()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from mozart.engine.dbt_process import DbtProcess
 from mozart.engine.dbt_run import ModelEvent, ModelResult, RawInput, build_models, parse_models
 from mozart.errors import ConfigurationError, TerminalError, TransientError
 from mozart.lake.commit import DataFileRef, read_head, replace
-from tests.integration.engine.conftest import CASES, FLOWS, TinyTenant
+from tests.integration.engine.conftest import CASES, FLOWS, TinyTenant, polled
 
 MODELS = ("stg_cases", "stg_flows", "mart_case", "mart_title")
 
@@ -82,27 +81,12 @@ def test_builds_what_changed_and_leaves_the_rest_alone(tiny: TinyTenant) -> None
 def test_a_failing_test_keeps_the_old_version_in_sight_of_every_reader(tiny: TinyTenant) -> None:
     tiny.build()
     before = tiny.rows("mart_case")
-    seen: list[object] = []
-    done = threading.Event()
-
-    def poll() -> None:
-        while not done.wait(0.2):  # a reader, not a load test
-            try:
-                seen.append(tiny.rows("mart_case"))
-            except Exception as error:  # noqa: BLE001 - any failure to read is the finding
-                seen.append(error)
-
-    reader = threading.Thread(target=poll)
-    reader.start()
-    try:
+    with polled(lambda: tiny.rows("mart_case"), pause=0.2) as seen:  # a reader, not a load test
         tiny.load("flows", FLOWS, [(1, 1, -50), (2, 2, -1)])
         failed = tiny.build()
         still_failing = tiny.build()
         tiny.load("flows", FLOWS, [(1, 1, 50)])
         mended = tiny.build()
-    finally:
-        done.set()
-        reader.join()
 
     assert (failed["stg_flows"].status, failed["mart_case"].status) == ("published", "failed")
     assert "non_negative_tiny__mart_case_total failed: 2 failing rows" in (failed["mart_case"].reason or "")
