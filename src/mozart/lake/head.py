@@ -177,3 +177,10 @@ def _history(table: Table) -> Iterator[tuple[Snapshot, CommitRecord | None]]:
     for snapshot in ancestors_of(table.current_snapshot(), table.metadata):
         properties = snapshot.summary.additional_properties if snapshot.summary else {}
         yield snapshot, CommitRecord.from_properties(properties)
+
+
+def visible_rows(snapshot: Snapshot) -> int | None:
+    """The rows that a reader of the snapshot sees, as its summary counts them: exact where Mozart or Trino wrote."""
+    properties = snapshot.summary.additional_properties if snapshot.summary else {}
+    total = properties.get("total-records", "")
+    return int(total) - int(properties.get("total-position-deletes", 0)) if total.isdigit() else None

@@ -53,7 +53,7 @@ from pyiceberg.types import (
 from mozart.errors import CommitConflictError, TerminalError, TransientError
 from mozart.lake.commit import Column, CommitRecord, TableHead, find_load, merge, plan_schema, read_head, replace, stamp
 from mozart.lake.deltas import write_position_deletes
-from mozart.lake.head import CARRIED_LOAD_ID, FINGERPRINT
+from mozart.lake.head import CARRIED_LOAD_ID, FINGERPRINT, visible_rows
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.landing import Landing, land
 from mozart.lake.schema_plan import schema_changes
@@ -178,16 +178,16 @@ class _Writer:
         load_id = _load_id(self.publication, how.version)
         earlier = find_load(head, load_id)
         if earlier is not None:
-            return Published(earlier, row_count(head), "already")
+            return Published(earlier, _row_count(head), "already")
         require_base(head, how)
         schema = require_same_columns(head, self.columns)
         landing = self._land(schema, load_id)
         record = self.publication.record(load_id, landing.rows)
         if not landing.rows:
-            return Published(stamp(self.catalog, head, record).snapshot_id, row_count(head), "committed", 0)
+            return Published(stamp(self.catalog, head, record).snapshot_id, _row_count(head), "committed", 0)
         deletes = write_position_deletes(self.cursor, head, how.delta, how.key, self._folder(load_id))
         outcome = merge(self.catalog, head, schema, landing.files, deletes, record)
-        rows = row_count(head) + landing.rows - sum(file.rows for file in deletes)
+        rows = _row_count(head) + landing.rows - sum(file.rows for file in deletes)
         return Published(outcome.snapshot_id, rows, "committed", landing.rows)
 
     def _head(self) -> TableHead:
@@ -225,13 +225,6 @@ def require_same_columns(head: TableHead, columns: Sequence[Column]) -> Schema:
             "run the tenant with full_refresh=true"
         )
     return schema
-
-
-def row_count(head: TableHead) -> int:
-    """The rows that readers see, as the head's summary counts them: exact for what Mozart and Trino write."""
-    snapshot = head.table.current_snapshot() if head.table else None
-    properties = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
-    return int(properties.get("total-records", 0)) - int(properties.get("total-position-deletes", 0))
 
 
 @dataclass(frozen=True)
@@ -284,6 +277,11 @@ def _committed_by(head: TableHead, publication: Publication) -> Published | None
     if (record.run_id, record.details.get(FINGERPRINT)) != (publication.run_id, publication.fingerprint):
         return None
     return Published(head.snapshot_id, record.rows, "already")
+
+
+def _row_count(head: TableHead) -> int:
+    snapshot = head.table.current_snapshot() if head.table else None
+    return (visible_rows(snapshot) if snapshot else None) or 0
 
 
 def _load_id(publication: Publication, base: str) -> str:

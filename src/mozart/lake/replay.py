@@ -26,7 +26,7 @@ from mozart.lake.catalog_client import translated
 from mozart.lake.commit import CommitRecord, Identifier, TableHead
 from mozart.lake.digest import EMPTY_DIGEST, digest_rows
 from mozart.lake.duckdb_errors import duckdb_translated
-from mozart.lake.head import CARRIED_LOAD_ID
+from mozart.lake.head import CARRIED_LOAD_ID, visible_rows
 from mozart.lake.landing import Landing, discard, duckdb_type, land, scan
 from mozart.lake.session import LakeSession
 from mozart.sql import quote_identifier, quote_qualified
@@ -110,12 +110,11 @@ def _ancestry(table: Table) -> Iterator[Snapshot]:
 def _entry(snapshot: Snapshot) -> SnapshotEntry:
     properties = snapshot.summary.additional_properties if snapshot.summary else {}
     record = CommitRecord.from_properties(properties)
-    total = properties.get("total-records", "")
     return SnapshotEntry(
         snapshot_id=snapshot.snapshot_id,
         made_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC),
         mode=record.mode if record else "",
-        rows=int(total) - int(properties.get("total-position-deletes", 0)) if total.isdigit() else None,
+        rows=visible_rows(snapshot),
         watermark=record.watermark if record else None,
         load_id=record.load_id if record else None,
     )

@@ -31,14 +31,7 @@ from mozart.olap.model import View
 from mozart.olap.reader_role import ensure_reader, require_views_only
 from mozart.olap.registry import ViewRegistry
 from mozart.olap.state_schema import CREATE_STATE, create_log, create_log_view
-from mozart.olap.tracking import (
-    PREFIX,
-    Tracked,
-    fingerprint,
-    plan_tracking,
-    trigger_names,
-    trigger_statements,
-)
+from mozart.olap.tracking import PREFIX, Tracked, fingerprint, plan_tracking, trigger_names, trigger_statements
 from mozart.sql import quote_identifier, quote_literal, quote_qualified
 
 OLDEST_SERVER = 170000
@@ -175,10 +168,9 @@ def _numbers(connection: Connection) -> dict[tuple[str, str | None], tuple[int, 
 def _give_numbers(connection: Connection, plan: list[Tracked]) -> None:
     connection.execute(_INSTALL_LOCK)
     for tracked in plan:
-        if (tracked.table, tracked.key) not in _numbers(connection):
-            connection.execute(_GIVE_NUMBER, (tracked.table, tracked.key, tracked.bulk_rows))
-            number, _ = _numbers(connection)[tracked.table, tracked.key]
-            connection.execute(create_log(number).encode())
+        given = connection.execute(_GIVE_NUMBER, (tracked.table, tracked.key, tracked.bulk_rows)).fetchone()
+        if given:
+            connection.execute(create_log(int(given[0])).encode())
     connection.execute(create_log_view(number for number, _ in _numbers(connection).values()).encode())
 
 
@@ -362,7 +354,10 @@ def _relation(view: View) -> str:
 # Two installs at once would race for the same names.
 _INSTALL_LOCK = b"SELECT pg_advisory_xact_lock(hashtextextended('mozart:install', 0))"
 
-_GIVE_NUMBER = f"INSERT INTO {_SCHEMA}.tracked_source (name, key_column, bulk_rows) VALUES (%s, %s, %s)".encode()
+_GIVE_NUMBER = f"""
+INSERT INTO {_SCHEMA}.tracked_source (name, key_column, bulk_rows) VALUES (%s, %s, %s)
+ON CONFLICT DO NOTHING RETURNING id
+""".encode()
 
 _RETIRE_FIRST_LOG = f"""
 DROP TABLE {_SCHEMA}.change_log;

@@ -7,7 +7,6 @@ import random
 import socket
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
 
 import psutil
 
@@ -84,30 +83,24 @@ def find_free_block(count: int) -> range:
 
 def _claim_all(block: range) -> bool:
     """Whether nobody else was given a port of the block; claims all of them or none."""
-    claims: list[socket.socket | None] = []
-    for port in block:
-        claim = _claim(port)
-        if claim is False:
-            for held in claims:
-                if held is not None:
-                    held.close()
-            return False
-        claims.append(claim)
-    _claims.extend(claim for claim in claims if claim is not None)
+    claims: list[socket.socket] = []
+    if not all(_claim(port, claims) for port in block):
+        for holder in claims:
+            holder.close()
+        return False
+    _claims.extend(claims)
     while len(_claims) > _MOST_CLAIMS:
         _claims.popleft().close()
     return True
 
 
-def _claim(port: int) -> socket.socket | Literal[False] | None:
-    """A local socket of an abstract name, which goes with its process; False when another process has it.
-
-    None elsewhere than on Linux, where there are no such names.
-    """
+def _claim(port: int, claims: list[socket.socket]) -> bool:
+    """Whether nobody else was given the port: a local socket of an abstract name, which goes with its process."""
     holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         holder.bind(f"\0mozart-port-{port}")
     except OSError as error:
         holder.close()
-        return False if error.errno == errno.EADDRINUSE else None
-    return holder
+        return error.errno != errno.EADDRINUSE  # elsewhere than on Linux there are no such names
+    claims.append(holder)
+    return True
