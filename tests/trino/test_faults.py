@@ -114,6 +114,40 @@ def test_what_fails_for_a_moment_is_tried_again(project: Project, catalog: Fault
     assert {result.status for result in project.build(retries=0).values()} == {"unchanged"}  # its record is there
 
 
+def test_a_catalog_that_publishes_and_says_503_cannot_take_the_last_version_away(
+    project: Project, catalog: FaultProxy, operator: TrinoSession
+) -> None:
+    """Trino sends a commit again after a 503, hears that it comes too late, and removes what is in force."""
+    before = project.titles()
+    after = project.load()
+    path = f"/{project.tiny.namespace}/tables/mart_title$"
+    catalog.inject(Rule(Fault.STATUS_AFTER, path=path, status=503, times=1))
+    results = project.build(retries=0)
+    assert len(catalog.served(Fault.STATUS_AFTER)) == 1
+    assert results["mart_title"].status == "failed"
+    assert project.titles() == project.titles_on(operator) == before
+
+    catalog.inject(Rule(Fault.STATUS_AFTER, path=path, status=503, times=1))
+    results = project.build(retries=1)
+    assert len(catalog.served(Fault.STATUS_AFTER)) == 2
+    assert results["mart_title"].status == "published", results["mart_title"].reason
+    assert project.titles() == project.titles_on(operator) == after
+    table = project.tiny.lakehouse.catalog().load_table((project.tiny.namespace, "mart_title"))
+    assert all(snapshot.manifests(table.io) for snapshot in table.metadata.snapshots), "or no sweep could read it"
+
+
+def test_an_answer_that_is_cut_off_is_tried_again(
+    project: Project, catalog: FaultProxy, operator: TrinoSession
+) -> None:
+    after = project.load()
+    table = f"/{project.tiny.namespace}/tables/mart_title$"
+    catalog.inject(Rule(Fault.DROP_AFTER, path=table, times=1))
+    results = project.build(retries=2)
+    assert len(catalog.served(Fault.DROP_AFTER)) == 1
+    assert results["mart_title"].status == "published", results["mart_title"].reason
+    assert project.titles() == project.titles_on(operator) == after
+
+
 def test_a_server_killed_in_mid_query_is_survived(
     project: Project, trino: Trino, operator: TrinoSession, kill: Callable[[int], None]
 ) -> None:

@@ -75,8 +75,12 @@ _NAME_IN_TEXT = re.compile(r"\bname=([A-Z_]+)")
 _UNREACHABLE = re.compile(
     r"Max retries exceeded|Failed to establish|Connection (?:refused|reset|aborted)|\berror 50[234]\b"
 )
-# A catalog's 5xx in answer to a commit reaches us as an internal error of Trino, told by its words alone.
-_CATALOG_TROUBLE = re.compile(r"\b(?:Service unavailable|Service failed|Server error): ")
+# A catalog's 5xx in answer to a commit, no answer, and the answer to a commit that was sent again after one of these
+# reach us as an internal error of Trino, told by its words alone.
+_CATALOG_TROUBLE = re.compile(
+    r"\b(?:Service unavailable|Service failed|Server error): |\bfailed to respond\b|processing [A-Z]+ request"
+    r"|can't add snapshot with id \d+, already exists"
+)
 _REFUSED_SERVER = re.compile(r"Not ?[Aa]uthorized|Unauthorized|invalid_client|Status Code: 40[13]\b")
 _SERVER_CREDENTIALS = (
     "catalog or store refuse the server's own credentials: ICEBERG_CATALOG_CREDENTIAL, S3_ACCESS_KEY_ID and "

@@ -38,8 +38,9 @@ from mozart.engine.trino_client import (
     retrying,
 )
 from mozart.errors import CommitConflictError, MozartError, TerminalError
-from mozart.lake.commit import Column, TableHead, read_head, stamp
+from mozart.lake.commit import Column, TableHead, read_head, stamp, take_back
 from mozart.lake.duckdb_errors import duckdb_translated
+from mozart.lake.head import is_readable
 from mozart.lake.publish import Publication, Published, publish
 from mozart.sql import quote_identifier, quote_qualified
 from mozart.tenancy.names import candidates_namespace
@@ -153,7 +154,8 @@ class TrinoCandidates:
             f"CREATE OR REPLACE TABLE {target} WITH (format = 'PARQUET', format_version = 2) "
             f"AS SELECT {names} FROM {publication.relation}"
         )
-        return retrying(lambda: self._replace(catalog, publication, sql), pauses=self._pauses)
+        before = read_head(catalog, (publication.namespace, publication.table))
+        return retrying(lambda: self._replace(catalog, before, publication, sql), pauses=self._pauses)
 
     def drop(self) -> None:
         """Remove this run's candidates and those that killed runs left a day ago or earlier.
@@ -183,14 +185,29 @@ class TrinoCandidates:
             raise TerminalError(f"model {publication.name}: its candidate {name} is gone; run it again")
         return [Column(field.name, field.field_type) for field in head.table.schema().fields]
 
-    def _replace(self, catalog: Catalog, publication: Publication, sql: str) -> Published:
-        result = self._session.stream(sql)
-        rows = int(next(iter(result.rows))[0])
-        head = read_head(catalog, (publication.namespace, publication.table))
+    def _replace(self, catalog: Catalog, before: TableHead, publication: Publication, sql: str) -> Published:
+        try:
+            result = self._session.stream(sql)
+            rows = int(next(iter(result.rows))[0])
+        except MozartError:
+            _serve_last_version(catalog, before)
+            raise
+        head = read_head(catalog, before.identifier)
         if _statement_of(head) != result.query_id:
             raise CommitConflictError(f"table {publication.name} was changed by somebody else while it was published")
         outcome = stamp(catalog, head, publication.record(_load_id(publication, result.query_id), rows))
         return Published(outcome.snapshot_id, rows, "committed")
+
+
+def _serve_last_version(catalog: Catalog, before: TableHead) -> None:
+    """Put back what readers had, where Trino took the catalog's answer for a refusal and removed what was committed.
+
+    ADR 24 says when. What cannot be put back now, the next attempt replaces.
+    """
+    with contextlib.suppress(MozartError):
+        head = read_head(catalog, before.identifier)
+        if before.snapshot_id is not None and head.snapshot_id != before.snapshot_id and not is_readable(head):
+            take_back(catalog, head, before.snapshot_id)
 
 
 def _published(catalog: str, delta: Delta) -> str:

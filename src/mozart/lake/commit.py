@@ -1,4 +1,6 @@
-"""The only committer of the lake's tables: append, merge, replace, fold, restamp, expire. DuckDB writes, this sends.
+"""The only committer of the lake's tables: append, merge, replace, fold, restamp, expire, take back.
+
+DuckDB writes, this sends.
 
 One call makes at most one snapshot, which holds schema, data, deletes and the commit record together, and which lands
 only on the head it was planned on (`assert-ref-snapshot-id`; a new table: `assert-create`). Nothing is rebased: the
@@ -47,6 +49,8 @@ from pyiceberg.table.update import (
     AssertTableUUID,
     RemoveSnapshotsUpdate,
     RemoveStatisticsUpdate,
+    SetCurrentSchemaUpdate,
+    SetSnapshotRefUpdate,
     TableRequirement,
     TableUpdate,
 )
@@ -60,6 +64,7 @@ from mozart.lake.head import (
     find_load,
     has_ancestor,
     has_foreign_rows,
+    is_readable,
     keeps_record,
     read_head,
 )
@@ -101,6 +106,7 @@ __all__ = [
     "replace",
     "restamp",
     "stamp",
+    "take_back",
 ]
 
 TABLE_PROPERTIES: Mapping[str, str] = {
@@ -308,6 +314,40 @@ def _find_out_expired(catalog: Catalog, head: TableHead, ids: Sequence[int], err
     if isinstance(error, FAILURES):
         raise translate(error, f"expiring snapshots of {head.name}") from error
     raise error
+
+
+def take_back(catalog: Catalog, head: TableHead, snapshot_id: int) -> CommitOutcome:
+    """Make an earlier snapshot current again, with its columns, and forget the head's own, whose files are gone.
+
+    For engines that remove the files of a commit which the catalog has made. Lands on this head only, makes no snapshot
+    and removes no file. Raises TerminalError when the head can be read or there is no such snapshot, otherwise errors
+    as for `append`.
+    """
+    set_deadline(catalog)
+    broken = head.table.current_snapshot() if head.table else None
+    target = head.table.snapshot_by_id(snapshot_id) if head.table else None
+    if head.table is None or broken is None or target is None or is_readable(head):
+        raise TerminalError(f"table {head.name}: only a snapshot without its files is taken back, onto an earlier one")
+    metadata = head.table.metadata
+    requirements = (
+        AssertTableUUID(uuid=metadata.table_uuid),
+        AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": head.snapshot_id}),
+    )
+    updates: list[TableUpdate] = [
+        SetSnapshotRefUpdate.model_validate({"ref-name": "main", "type": "branch", "snapshot-id": snapshot_id}),
+        RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [broken.snapshot_id]}),
+    ]
+    if target.schema_id is not None and target.schema_id != metadata.current_schema_id:
+        updates.append(SetCurrentSchemaUpdate.model_validate({"schema-id": target.schema_id}))
+    try:
+        catalog.commit_table(head.table, requirements, tuple(updates))
+    except Exception as error:
+        if read_head(catalog, head.identifier).snapshot_id == snapshot_id:
+            return CommitOutcome("committed", snapshot_id)
+        if isinstance(error, FAILURES):
+            raise translate(error, f"taking back a commit of {head.name}") from error
+        raise
+    return CommitOutcome("committed", snapshot_id)
 
 
 def _commit(load: _Load) -> CommitOutcome:

@@ -164,6 +164,18 @@ def keeps_record(head: TableHead, expired: Collection[int]) -> bool:
     return False
 
 
+def is_readable(head: TableHead) -> bool:
+    """Whether the list of the current snapshot's files is there; an engine may have removed what it thought had failed.
+
+    True of a table without a snapshot. Raises TransientError when the store does not answer.
+    """
+    snapshot = head.table.current_snapshot() if head.table else None
+    if head.table is None or snapshot is None:
+        return True
+    with translated(f"looking for the files of {head.name}"):
+        return head.table.io.new_input(snapshot.manifest_list).exists()
+
+
 def has_foreign_rows(head: TableHead) -> bool:
     """Whether others may have changed rows since the record in force: a commit that is no mere rewriting of files."""
     if head.table is None or not head.is_foreign:
