@@ -124,9 +124,14 @@ async def build_model(name: str, result: asyncio.Future[ModelResult]) -> State[A
     """Show one model as it is computed, tested and published; its state is what really became of it."""
     outcome = await result
     log = get_run_logger()
-    detail = outcome.reason or f"{outcome.rows} rows, {outcome.tests_passed} tests passed"
+    detail = outcome.reason or _published_detail(outcome)
     log.log(40 if outcome.status == "failed" else 20, "%s %s: %s", name, outcome.status, detail)
     return _model_state(outcome, detail)
+
+
+def _published_detail(result: ModelResult) -> str:
+    merged = "" if result.merged_rows is None else f", {result.merged_rows} of them merged"
+    return f"{result.rows} rows{merged}, {result.tests_passed} tests passed"
 
 
 def _model_state(result: ModelResult, detail: str) -> State[Any]:

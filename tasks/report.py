@@ -72,11 +72,12 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """One model of the summary."""
+    """One model of the summary. `merged_rows`: those of an incremental model's delta, None when it was built whole."""
 
     model: str
     status: str
     rows: int | None
+    merged_rows: int | None
     tests_passed: int
     tests_failed: int
     seconds: float
@@ -88,6 +89,7 @@ class ModelReport:
             model=result.name,
             status=result.status,
             rows=result.rows,
+            merged_rows=result.merged_rows,
             tests_passed=result.tests_passed,
             tests_failed=result.tests_failed,
             seconds=round(result.seconds, 2),
