@@ -137,9 +137,10 @@ class RunSummary:
 
 
 class TableProgress:
-    """How far one table is that is read in parts: a progress artifact on the task's run, made with the first figure.
+    """How far one table is whose read takes a while: a progress artifact on the task's run, made with the first figure.
 
-    Figures come from another thread and may come faster than the API answers: only the newest is written.
+    A table read in one stream is told of when it takes longer than the watch's interval. Figures come from another
+    thread and may come faster than the API answers: only the newest is written.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, table: str) -> None:
@@ -148,10 +149,12 @@ class TableProgress:
         self._newest: RowsRead | None = None
         self._writing: asyncio.Task[None] | None = None
         self._artifact: UUID | None = None
+        self._is_long = False
 
     def take(self, figures: RowsRead) -> None:
         """Called by the load, from its thread."""
-        if figures.of_parts > 1:
+        self._is_long = self._is_long or figures.of_parts > 1 or not figures.parts
+        if self._is_long:
             self._loop.call_soon_threadsafe(self._put, figures)
 
     def _put(self, figures: RowsRead) -> None:

@@ -194,6 +194,15 @@ class SourceReader(ABC):
         """The name of the snapshot that `begin` would join now; the empty text where there is none to join."""
         return ""
 
+    def renew(self, since: datetime) -> bool:
+        """Let reads from now on show no older state of the source than it had at `since`, by the source's clock.
+
+        Returns whether they are of another snapshot now, in which tables may look otherwise.
+        Nothing to do where each statement has a snapshot of its own. A connector that can only hold the one it opened
+        with leaves this as it is; then a load may show an older state until the next (docs/guarantees.md).
+        """
+        return False
+
     def chunks(self, read: TableRead) -> Sequence[Chunk]:
         """Parts that together are the whole read, by `limits`; none where one stream is all there is or all it needs.
 

@@ -179,10 +179,20 @@ class PostgresqlReader(SourceReader):
     def _current_snapshot(self) -> str:
         """The snapshot in force; a new one where the old one was let go or lost. Call with the lock held."""
         if not self._is_held():
-            self.close()
-            self._holder = self._connector.connect()
-            self._take_snapshot()
+            self._take_another()
         return self._snapshot
+
+    def _take_another(self) -> None:
+        self.close()
+        self._holder = self._connector.connect()
+        self._take_snapshot()
+
+    def renew(self, since: datetime) -> bool:
+        with self._lock:
+            if self.position.asked_at >= since:
+                return False
+            self._take_another()
+            return True
 
     def _is_held(self) -> bool:
         try:

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,6 +33,7 @@ from mozart.lake.commit import DataFileRef
 from mozart.lake.landing import Landing, land
 from mozart.lake.load_plan import LoadPlan
 from mozart.lake.notes import Notes
+from mozart.lake.row_watch import OnPassed, watched
 from mozart.lake.session import LakeSession
 from mozart.sql import quote_identifier
 
@@ -55,17 +57,20 @@ class RowsRead:
 
     @property
     def percent(self) -> float:
-        """The share of parts that are landed, of 100."""
-        return 100.0 * self.parts / max(self.of_parts, 1)
+        """The share of parts that are landed, of 100; of one stream under way that of the rows expected, below 100."""
+        if self.of_parts > 1 or self.parts:
+            return 100.0 * self.parts / max(self.of_parts, 1)
+        return min(100.0 * self.rows / self.expected, 99.0) if self.expected else 0.0
 
     @property
     def line(self) -> str:
         """One line for a log."""
         expected = f" of about {self.expected}" if self.expected is not None else ""
-        return (
-            f"{self.table}: {self.rows}{expected} rows landed, part {self.parts} of {self.of_parts} "
-            f"({self.percent:.0f} %), {self.rows_per_second:.0f} rows/s"
-        )
+        so_far = f"{self.table}: {self.rows}{expected} rows"
+        speed = f"{self.rows_per_second:.0f} rows/s"
+        if self.of_parts == 1 and not self.parts:
+            return f"{so_far} read, {speed}"
+        return f"{so_far} landed, part {self.parts} of {self.of_parts} ({self.percent:.0f} %), {speed}"
 
 
 OnRows = Callable[[RowsRead], None]
@@ -131,8 +136,15 @@ class _Tally:
         self.rows += rows
         self.read += rows if read else 0
         self.parts += 1
+        return self._figures(self.rows, self.read)
+
+    def passed(self, rows: int) -> RowsRead:
+        """Of a part that is still being read; its rows count as landed with `add` alone."""
+        return self._figures(self.rows + rows, self.read + rows)
+
+    def _figures(self, rows: int, read: int) -> RowsRead:
         seconds = max(time.monotonic() - self.started, 0.001)
-        return RowsRead(self.table, self.rows, self.expected, self.read / seconds, self.parts, self.of_parts)
+        return RowsRead(self.table, rows, self.expected, read / seconds, self.parts, self.of_parts)
 
 
 class Extractor:
@@ -151,10 +163,15 @@ class Extractor:
         """
         chunks = self._chunks(read, may_mix=may_mix)
         if len(chunks) < 2:
-            part = self._land(read, target)
-            self._on_rows(_Tally(self._name, read.table.estimated_rows, 1).add(part.rows, read=True))
-            return _joined([part], plan.safe, plan.details["asked_at"])
+            return _joined([self._land_whole(read, target)], plan.safe, plan.details["asked_at"])
         return _InParts(self, read, target, plan, chunks).run()
+
+    def _land_whole(self, read: TableRead, target: Target) -> Part:
+        expected = read.table.estimated_rows if read.window is None and not read.equals else None
+        tally = _Tally(self._name, expected, 1)
+        part = self._land(read, target, on_passed=lambda rows: self._on_rows(tally.passed(rows)))
+        self._on_rows(tally.add(part.rows, read=True))
+        return part
 
     def _chunks(self, read: TableRead, *, may_mix: bool) -> Sequence[Chunk]:
         limits, table = self._reader.limits, read.table
@@ -200,13 +217,14 @@ class Extractor:
         """How many parts are read at the same time."""
         return min(self._reader.streams_at_once, self._reader.limits.max_connections)
 
-    def _land(self, read: TableRead, target: Target, streams: int = 1) -> Part:
-        with self._reader.slots:
+    def _land(self, read: TableRead, target: Target, streams: int = 1, on_passed: OnPassed | None = None) -> Part:
+        with self._reader.slots, ExitStack() as stack:
+            passing = stack.enter_context(watched(self._lake.connection, on_passed)) if on_passed else _as_it_is
             cursor = self._lake.cursor()
             counted = replace(read, counts=ValueCounts())
             try:
                 snapshot = self._reader.begin(cursor)
-                relation = _ordered(self._reader.relation(cursor, counted), target.order)
+                relation = _ordered(passing(self._reader.relation(cursor, counted)), target.order)
                 io = self._lake.io(target.folder)
                 landing = land(
                     cursor,
@@ -316,6 +334,10 @@ class _InParts:
 
 def _is_old(moment: str) -> bool:
     return datetime.now(UTC) - datetime.fromisoformat(moment) > RESUME_WITHIN
+
+
+def _as_it_is(relation: str) -> str:
+    return relation
 
 
 def _ordered(relation: str, order: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from duckdb import DuckDBPyConnection
@@ -102,7 +102,7 @@ def load_table(
 ) -> LoadResult:
     """Load one table. Raises TransientError or TerminalError naming it; the table then is as it was before.
 
-    `progress` is given lines, `on_rows` figures of a table that is read in parts (and the lines as well).
+    `progress` is given lines, `on_rows` figures of a table whose read takes a while (and the lines as well).
     `compaction` says when a committed load compacts its table; None: never. The result's snapshot is the load's own.
     """
 
@@ -140,8 +140,20 @@ class _Load:
         self.progress = progress
         self.extractor = Extractor(request.name, reader, lake, on_rows)
         self.head: TableHead = commit.read_head(lake.catalog, (request.namespace, request.spec.name))
-        self.table: SourceTable = reader.describe(request.spec.source_schema, request.spec.source_table)
+        self.table: SourceTable = self._describe()
         self.plan: LoadPlan = plan_load(request, self.head, self.table, reader.position)
+
+    def _describe(self) -> SourceTable:
+        """The table in a state of the source that is not older than the one raw was loaded from.
+
+        Another run may have read the source after this one took its snapshot, and committed before this head was read.
+        """
+        spec, record = self.request.spec, self.head.record
+        table = self.reader.describe(spec.source_schema, spec.source_table)
+        seen_at = record.details.get("seen_at") if record and record.details.get("source") == table.identity else None
+        if seen_at is not None and self.reader.renew(datetime.fromisoformat(seen_at)):
+            return self.reader.describe(spec.source_schema, spec.source_table)
+        return table
 
     def run(self) -> LoadResult:
         # Before a dry run as well: what the columns' contract forbids shall show there.

@@ -99,7 +99,7 @@ class TenantRun:
         self._stack.close()
 
     def load(self, request: LoadRequest, progress: Progress, on_rows: OnRows | None = None) -> LoadResult:
-        """Load one table of this run; `on_rows` is told how far a table is that is read in parts."""
+        """Load one table of this run; `on_rows` is told how far a table is whose read takes a while."""
         if self._reader is None or self._lake is None:
             raise RuntimeError("the run is not open")
         result = load_table(request, self._reader, self._lake, progress, on_rows=on_rows, compaction=None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from mozart.connectors.base import SourceConnection
+from mozart.connectors.base import SourceConnection, SourceReader
 from mozart.connectors.registry import create_connector
 from mozart.engine.duckdb import connect
 from mozart.lake.compaction import DEFAULT_POLICY, CompactionPolicy
+from mozart.lake.extract import OnRows
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.load import LoadResult, load_table
 from mozart.lake.load_plan import LoadRequest
 from mozart.lake.object_store import ObjectStore
-from mozart.lake.session import open_lake
+from mozart.lake.session import LakeSession, open_lake
 from mozart.tenancy.model import TableSpec
 
 
@@ -35,12 +37,23 @@ class Bench:
     runs: int = 0
 
     def load(
-        self, spec: TableSpec, *, compaction: CompactionPolicy | None = DEFAULT_POLICY, **options: Any
+        self,
+        spec: TableSpec,
+        *,
+        compaction: CompactionPolicy | None = DEFAULT_POLICY,
+        on_rows: OnRows | None = None,
+        **options: Any,
     ) -> LoadResult:
         """Load one table in a run of its own. `options` are the request's."""
+        with self.run() as (reader, lake):
+            request = LoadRequest("test", self.namespace, spec, f"run{self.runs}", **options)
+            return load_table(request, reader, lake, compaction=compaction, on_rows=on_rows)
+
+    @contextmanager
+    def run(self) -> Generator[tuple[SourceReader, LakeSession]]:
+        """A run of its own: the source in its snapshot, and the lake."""
         self.runs += 1
         connector = create_connector(self.connection, application="mozart/test")
-        request = LoadRequest("test", self.namespace, spec, f"run{self.runs}", **options)
         with (
             open_lake(
                 self.lakehouse,
@@ -51,23 +64,11 @@ class Bench:
             connector.open() as reader,
         ):
             reader.attach(lake.connection)
-            return load_table(request, reader, lake, compaction=compaction)
+            yield reader, lake
 
     def load_together(self, specs: Sequence[TableSpec]) -> list[LoadResult]:
         """Load several tables at the same time in one run."""
-        self.runs += 1
-        connector = create_connector(self.connection, application="mozart/test")
-        with (
-            open_lake(
-                self.lakehouse,
-                scratch=self.folder / f"scratch{self.runs}",
-                extensions=connector.extensions,
-                extension_folder=self.folder / "extensions",
-            ) as lake,
-            connector.open() as reader,
-            ThreadPoolExecutor(len(specs)) as threads,
-        ):
-            reader.attach(lake.connection)
+        with self.run() as (reader, lake), ThreadPoolExecutor(len(specs)) as threads:
             requests = [LoadRequest("test", self.namespace, spec, f"run{self.runs}") for spec in specs]
             return list(threads.map(lambda request: load_table(request, reader, lake), requests))
 

@@ -13,7 +13,10 @@ import pytest
 
 from mozart.connectors.registry import create_connector
 from mozart.errors import DataQualityError, TerminalError
+from mozart.lake.extract import RowsRead
 from mozart.lake.landing import land
+from mozart.lake.load import load_table
+from mozart.lake.load_plan import LoadRequest
 from mozart.tenancy.model import TableSpec
 
 ORDERS = TableSpec(
@@ -296,6 +299,54 @@ def test_parts_by_pages_are_one_snapshot(orders: Any) -> None:
     result = orders.load(ORDERS)
     assert (result.parts, result.snapshots, result.rows_committed) == (6, 1, 6000)
     assert_equal(orders)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full refresh", "incremental"])
+def test_a_run_that_began_before_another_loaded_does_not_take_raw_back(orders: Any, full: bool) -> None:
+    """Its snapshot is older than what the other left in raw, and a long transaction holds the watermark back."""
+    orders.load(ORDERS)
+    with psycopg.connect(orders.source.info.dsn, password=orders.source.info.password) as long:
+        long.execute("CREATE TABLE held (id int)")
+        orders.source.execute("UPDATE orders SET note = 'older', updated_at = now() WHERE id = 1")
+        with orders.run() as (early, lake):
+            early.snapshot_name()
+            orders.source.execute("UPDATE orders SET note = 'newer', updated_at = now() WHERE id = 1")
+            orders.source.execute("INSERT INTO orders VALUES (9000, 1, 'new', now())")
+            assert orders.load(ORDERS).status == "committed"
+            load_table(LoadRequest("test", orders.namespace, ORDERS, "late", full_refresh=full), early, lake)
+        assert_equal(orders)
+
+
+def test_a_read_in_one_stream_tells_how_far_it_is(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last row waits at the source until rows before it have been told of."""
+    monkeypatch.setattr("mozart.lake.row_watch.INTERVAL_SECONDS", 0.02)
+    bench.source.execute("CREATE TABLE plain (id int PRIMARY KEY)")
+    bench.source.execute("INSERT INTO plain SELECT generate_series(1, 50000)")
+    bench.source.execute(
+        "CREATE VIEW slow AS SELECT id, CASE WHEN id = 50000 THEN pg_advisory_xact_lock_shared(7)::text END AS gate "
+        "FROM (SELECT id FROM plain ORDER BY id) AS ordered"
+    )
+    told: list[RowsRead] = []
+    gate = "SELECT pg_advisory_lock(7)"
+    opened = "SELECT pg_advisory_unlock_all()"
+    bench.source.execute(gate)
+    late = threading.Timer(60, bench.source.execute, (opened,))
+    late.start()
+
+    def listen(figures: RowsRead) -> None:
+        told.append(figures)
+        if figures.rows:
+            bench.source.execute(opened)
+
+    try:
+        bench.load(TableSpec(name="slow", source_schema="public", source_table="slow"), on_rows=listen)
+    finally:
+        late.cancel()
+    under_way = [figures.rows for figures in told if not figures.parts]
+    assert under_way == sorted(under_way)
+    assert 0 < under_way[-1] <= 50_000
+    assert [figures.rows for figures in told if figures.parts] == [50_000]
+    assert bench.raw("slow", "count(*)") == [(50_000,)]
 
 
 def test_a_snapshot_that_is_too_old_is_let_go_and_the_next_read_takes_another(orders: Any) -> None:
