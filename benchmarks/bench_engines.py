@@ -2,18 +2,21 @@
 
     python -m benchmarks.bench_engines                  # 1x, 10x and 50x: 50x has 2M cases and 10M cash flows
     python -m benchmarks.bench_engines --scales 1 10    # a look
+    python -m benchmarks.bench_engines --heap 1         # the heap of docker/trino/jvm.config; too little for 50x
 
-PostgreSQL, SeaweedFS and a Trino node (1 GB of heap, the files of `docker/trino`) are started and stopped here, all on
-this machine. At each scale Axiom Core is made and loaded in full; then each engine builds and publishes all of acme's
-models (`build_models`, full refresh) in a process of its own, in turns. Both publish as many rows, or the run fails.
-Measured, for one build: wall; CPU of the client (with dbt's process), of Trino and of the store; the most memory the
-client's processes held at once, and Trino. Of several rounds the one with the least CPU counts.
+PostgreSQL, SeaweedFS and a Trino node (the files of `docker/trino`, the heap as asked for, one for all scales, and half
+of it for a query) are started and stopped here, all on this machine. At each scale Axiom Core is made and loaded in
+full; then each engine builds and publishes all of acme's models (`build_models`, full refresh) in a process of its own,
+in turns. Both publish as many rows, or the run fails. Measured, for one build: wall; CPU of the client (with dbt's
+process), of Trino and of the store; the most memory the client's processes held at once, and Trino. Of several rounds
+the one with the least CPU counts.
 
 Then what a model costs that computes nothing: projects of one and of many models of one row, and the difference.
 
-Pitfalls: DuckDB may use 1 GB and two threads, Trino 1 GB of heap: on one machine both share the same cores, so Trino's
-wall says what it costs here, not what more workers make of it. The first build of each engine warms dbt's parse state
-and Trino's compiler and is reported apart. Load of other programs falls on wall more than on CPU.
+Pitfalls: DuckDB may use 1 GB and two threads, Trino its heap and some 0.6 GB beside: on one machine both share the same
+cores, so Trino's wall says what it costs here, not what more workers make of it. The first build of each engine warms
+dbt's parse state and Trino's compiler and is reported apart. Load of other programs falls on wall more than on CPU. A
+node that ends is told with the end of its log and started again for the next build, which then is a cold one.
 """
 
 from __future__ import annotations
@@ -61,6 +64,8 @@ from samples import axiom_core
 CHECKOUT = Path(__file__).resolve().parents[1]
 TENANT = "acme"
 MEMORY = "1GB"
+HEAP_GB = 4
+"""Of Trino: enough for 50x, where a node of 1 GB ended (docs/scaling.md)."""
 MANY_MODELS = 11
 LOGIN_SECONDS = 60.0
 SAMPLE_SECONDS = 0.1
@@ -187,6 +192,8 @@ class Rig:
         job = Job(self.request(tenant, spaces, engine, is_product=is_product), self.seaweedfs.lakehouse, address)
         context = multiprocessing.get_context("spawn")
         answers = context.SimpleQueue()
+        if self.trino.process() is None:
+            timed("trino again", self.trino.start)
         before = [cpu_of(service) for service in (self.trino, self.seaweedfs)]
         process = context.Process(target=job.run, args=(answers,))
         process.start()
@@ -195,6 +202,8 @@ class Rig:
         if process.exitcode != 0:
             raise RuntimeError(f"the build on {engine} ended with {process.exitcode}")
         answer = answers.get()
+        if self.trino.process() is None:
+            raise RuntimeError(f"the Trino node ended; its log ends with:\n{self.trino.log_tail()}")
         if isinstance(answer, str):
             raise RuntimeError(answer)
         wall, client, results = answer
@@ -447,8 +456,8 @@ def write_overhead_tenant(root: Path, models: int) -> None:
 
 
 @contextmanager
-def open_rig(tenants: Sequence[Namespaces]) -> Iterator[Rig]:
-    """Servers and a project of this run alone, on random loopback ports; gone at the end."""
+def open_rig(tenants: Sequence[Namespaces], heap_gb: float) -> Iterator[Rig]:
+    """Servers and a project of this run alone, on random loopback ports; gone at the end. `heap_gb` is Trino's."""
     with tempfile.TemporaryDirectory(prefix="mozart-bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         folder = Path(name).resolve()
         folder.chmod(0o755)
@@ -459,7 +468,7 @@ def open_rig(tenants: Sequence[Namespaces]) -> Iterator[Rig]:
         ledger = Ledger(folder / "state")
         postgres = Postgres(ledger, port=find_free_ports(1)[0], password=secrets.token_urlsafe(12), durable=False)
         seaweedfs = _seaweedfs(ledger)
-        trino = _trino(ledger, seaweedfs.lakehouse, tenants)
+        trino = _trino(ledger, seaweedfs.lakehouse, tenants, heap_gb)
         for server in (postgres, seaweedfs, trino):
             stack.callback(server.stop)
             timed(server.name, server.start)
@@ -479,7 +488,7 @@ def _seaweedfs(ledger: Ledger) -> SeaweedFS:
     return SeaweedFS(ledger, lakehouse=lakehouse, inner_ports=inner)
 
 
-def _trino(ledger: Ledger, lakehouse: Lakehouse, tenants: Sequence[Namespaces]) -> Trino:
+def _trino(ledger: Ledger, lakehouse: Lakehouse, tenants: Sequence[Namespaces], heap_gb: float) -> Trino:
     port, inner_port = find_free_ports(2)
     return Trino(
         ledger,
@@ -490,6 +499,7 @@ def _trino(ledger: Ledger, lakehouse: Lakehouse, tenants: Sequence[Namespaces]) 
         inner_port=inner_port,
         password=secrets.token_urlsafe(24),
         tenants=tenants,
+        heap_mb=round(heap_gb * 1024),
     )
 
 
@@ -517,6 +527,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], epilog="example: --scales 1 10")
     parser.add_argument("--scales", type=float, nargs="+", default=[1, 10, 50], metavar="N", help="1 is 40k cases")
     parser.add_argument("--rounds", type=int, default=2, help="builds of each engine at each scale (default 2)")
+    parser.add_argument("--heap", type=float, default=HEAP_GB, metavar="GB", help=f"of Trino (default {HEAP_GB})")
     parser.add_argument("--without-overhead", action="store_true", help="skip the models that compute nothing")
     return parser.parse_args()
 
@@ -524,18 +535,21 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run everything; the last line printed is the JSON."""
     arguments = parse_arguments()
-    print(f"PYTHONDONTWRITEBYTECODE={os.environ.get('PYTHONDONTWRITEBYTECODE', '')!r}, scales {arguments.scales}")
+    scales, heap = sorted(arguments.scales), arguments.heap
+    print(
+        f"PYTHONDONTWRITEBYTECODE={os.environ.get('PYTHONDONTWRITEBYTECODE', '')!r}, scales {scales}, heap {heap:g} GB"
+    )
     spaces = namespaces("iceberg", TENANT)
     idle = {count: namespaces("iceberg", overhead_tenant(count)) for count in (1, MANY_MODELS)}
-    with open_rig([spaces, *idle.values()]) as rig:
+    with open_rig([spaces, *idle.values()], heap) as rig:
         for own in (spaces, *idle.values()):
             rig.seaweedfs.lakehouse.catalog().create_namespace_if_not_exists(own.core)
-        figures: dict[str, float] = {}
+        figures: dict[str, float] = {"trino_heap_gb": heap}
         if not arguments.without_overhead:
             for count in idle:
                 write_overhead_tenant(rig.root, count)
             figures |= bench_overhead(rig, idle, arguments.rounds)
-        figures |= bench_scales(rig, spaces, sorted(arguments.scales), arguments.rounds)
+        figures |= bench_scales(rig, spaces, scales, arguments.rounds)
     rounded = {name: round(value, 3) for name, value in figures.items()}
     print(json.dumps({"bench": "engines", "figures": rounded, "targets": TARGETS, "missed": []}))
 

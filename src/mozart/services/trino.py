@@ -1,11 +1,12 @@
-"""Trino on this machine: one node that coordinates and works, 1 GB of heap, on loopback, over the embedded lake.
+"""Trino on this machine: one node that coordinates and works, on loopback, over the embedded lake.
 
 It starts with the files of `docker/trino`, the very ones of the containers; what differs comes from the environment,
-and so does every secret. Password file and access rules are those of `mozart.services.trino_logins`, written at every
-start; Trino reads changed ones by itself within seconds.
+and so does every secret. The heap is that of `jvm.config`, 1 GB, unless a caller gives another; what a query may use
+follows it. Password file and access rules are those of `mozart.services.trino_logins`, written at every start; Trino
+reads changed ones by itself within seconds.
 
 It is ready when a logged-in client has been told the lake's schemas: an open port does not say that.
-Pitfall: it takes 15 to 70 s to start and 1.1 to 1.5 GB of memory.
+Pitfall: it takes 15 to 70 s to start and, with 1 GB of heap, 1.1 to 1.5 GB of memory.
 """
 
 from __future__ import annotations
@@ -28,10 +29,9 @@ from mozart.services.service import HOST, Port, Service
 from mozart.services.trino_catalogs import dedicated_values, write_configuration
 from mozart.services.trino_certificate import ensure_certificate
 from mozart.services.trino_download import find_java, install_trino, require_trino
+from mozart.services.trino_heap import jvm_options, query_memory, read_heap_mb
 from mozart.services.trino_logins import TrinoLogins
 from mozart.tenancy.names import Namespaces
-
-_QUERY_MEMORY = "512MB"
 
 
 class Trino(Service):
@@ -40,6 +40,7 @@ class Trino(Service):
     `home` is the installation (fetched when it is not there), `config` the folder `docker/trino`, `access` that of the
     logins' files. `tenants` get a login each; None: those who have one. `dedicated` are the lakes of tenants that have
     their own, by catalog. `min_retention`: the shortest age that maintenance may ask for, as Trino writes durations.
+    `heap_mb`: the heap in MB; None: the one that `jvm.config` has.
     """
 
     name: ClassVar[str] = "trino"
@@ -62,6 +63,7 @@ class Trino(Service):
         tenants: Sequence[Namespaces] | None = None,
         dedicated: Mapping[str, Lakehouse] | None = None,
         min_retention: str = "1d",
+        heap_mb: int | None = None,
     ) -> None:
         super().__init__(ledger)
         self.lakehouse = lakehouse
@@ -75,6 +77,7 @@ class Trino(Service):
         self._username = username
         self._access = access or self.folder / "access"
         self._min_retention = min_retention
+        self._heap_mb = heap_mb
 
     @property
     def ports(self) -> Mapping[str, Port]:
@@ -94,9 +97,19 @@ class Trino(Service):
             certificate=self.folder / "certificate.pem",
         )
 
+    @property
+    def heap_mb(self) -> int:
+        """The heap of a server that is started now, in MB. Raises ConfigurationError when `jvm.config` has none."""
+        return self._heap_mb or read_heap_mb(self._jvm_config)
+
+    @property
+    def _jvm_config(self) -> Path:
+        return self._config / "jvm.config"
+
     def require(self) -> None:
         if not (self._config / "config.properties").is_file():
             raise ConfigurationError(f"no Trino configuration in {self._config}; it belongs to the project's checkout")
+        read_heap_mb(self._jvm_config)
         find_java()
         require_trino(self._home)
 
@@ -136,11 +149,6 @@ class Trino(Service):
         return self.folder / "etc"
 
     def command(self) -> Command:
-        options = [
-            line
-            for line in (self._config / "jvm.config").read_text().splitlines()
-            if line.strip() and not line.startswith("#")
-        ]
         properties = {
             "node.environment": "mozart",
             "node.id": "mozart-local",
@@ -153,7 +161,7 @@ class Trino(Service):
         }
         arguments = [
             str(find_java()),
-            *options,
+            *jvm_options(self._jvm_config, self.heap_mb),
             *(f"-D{name}={value}" for name, value in properties.items()),
             *("-cp", f"{self._home}/lib/*", "io.trino.server.TrinoServer"),
         ]
@@ -191,7 +199,7 @@ class Trino(Service):
             "TRINO_ETC": str(self._etc),
             "TRINO_ACCESS": str(self._access),
             "TRINO_PLUGINS": str(self._home / "plugin"),
-            "TRINO_QUERY_MEMORY_PER_NODE": _QUERY_MEMORY,
+            "TRINO_QUERY_MEMORY_PER_NODE": query_memory(self.heap_mb),
             "ICEBERG_CATALOG_URI": lake.catalog_uri,
             "ICEBERG_WAREHOUSE": lake.warehouse,
             "ICEBERG_OAUTH2_SERVER_URI": lake.oauth2_server_uri,
