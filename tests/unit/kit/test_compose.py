@@ -20,6 +20,7 @@ from tests.unit.kit.kit_files import (
     compose,
     config_text,
     mozart_services,
+    programs,
     runs_once,
     services,
     texts,
@@ -188,10 +189,20 @@ def test_what_is_mounted_is_there() -> None:
     assert used == set(declared["configs"])
 
 
-def test_secret_files_are_the_containers_users_own() -> None:
-    for service in mozart_services().values():
+def test_files_that_compose_copies_have_no_owner_and_can_be_read() -> None:
+    """With a uid or gid, an engine before 28 looks the image's user up on the host and starts nothing."""
+    for service in services().values():
         for config in service.get("configs", ()):
-            assert (config["uid"], config["gid"], config["mode"]) == ("1000", "1000", 0o400)
+            assert set(config) <= {"source", "target", "mode"}
+            assert config.get("mode", 0o444) == 0o444
+
+
+def test_the_prefect_server_has_a_file_of_passwords_of_its_own() -> None:
+    """A client of PostgreSQL passes over a file that others may read."""
+    prefect = services()["prefect"]
+    (config,) = prefect["configs"]
+    own = prefect["environment"]["PGPASSFILE"]
+    assert next(iter(programs(prefect["command"]))) == ["install", "-m", "0600", config["target"], own]
 
 
 def test_no_port_of_a_host_is_in_an_address() -> None:
