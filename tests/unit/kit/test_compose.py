@@ -205,6 +205,15 @@ def test_the_prefect_server_has_a_file_of_passwords_of_its_own() -> None:
     assert next(iter(programs(prefect["command"]))) == ["install", "-m", "0600", config["target"], own]
 
 
+def test_deploy_sees_all_that_a_worker_sees() -> None:
+    """`mozart deploy` and `mozart doctor` run there: sources, and Trino's certificate."""
+
+    def folders(name: str) -> set[str]:
+        return {volume.removesuffix(":ro") for volume in services()[name]["volumes"]}
+
+    assert folders("worker") <= folders("deploy")
+
+
 def test_no_port_of_a_host_is_in_an_address() -> None:
     """Within the network a service listens where its image does, whatever .env publishes."""
     addresses = [text for name in mozart_services() for text in texts(services()[name]["environment"]) if "://" in text]
