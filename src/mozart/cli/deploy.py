@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import click
@@ -17,7 +17,7 @@ from mozart.errors import ConfigurationError, Problem
 from mozart.fleet.apply import apply_plan
 from mozart.fleet.branch_removal import remove_branch
 from mozart.fleet.changes import Applied
-from mozart.fleet.logins import apply_logins
+from mozart.fleet.logins import apply_logins, find_login_clashes
 from mozart.fleet.olap_apply import apply_olap_automations, apply_olap_blocks, olap_access_from_settings
 from mozart.fleet.olap_plan import with_olap
 from mozart.fleet.plan import FleetEnvironment, plan_fleet
@@ -25,10 +25,10 @@ from mozart.fleet.rehearsal import rehearsing
 from mozart.lake.lakehouse import lakehouse_from_settings
 from mozart.olap.registry import ViewRegistry
 from mozart.settings import Settings, load_settings
-from mozart.tenancy.footprint import check_resolved
+from mozart.tenancy.footprint import check_resolved, declared_footprint
 from mozart.tenancy.load import load_fleet
 from mozart.tenancy.model import ResolvedTenant, Tenant
-from mozart.tenancy.names import dbt_target_folder
+from mozart.tenancy.names import Namespaces, dbt_target_folder, namespaces
 from mozart.tenancy.resolve import resolve
 
 BROKEN = 2
@@ -79,7 +79,7 @@ def deploy(settings: Settings, *, quiet: bool = False, is_rehearsal: bool = Fals
 
     A rehearsal goes the same way and writes nothing; logins of tenants are not part of it.
     """
-    tenants = _read_tenants(settings)
+    tenants = _read_tenants(settings, with_logins=not is_rehearsal)
     views, view_problems = _read_views(settings)
     plan = with_olap(plan_fleet([tenant for tenant, _ in tenants.good], FleetEnvironment.of(settings)), views)
     lakehouse = lakehouse_from_settings(settings)
@@ -116,7 +116,7 @@ def _read_views(settings: Settings) -> tuple[ViewRegistry, tuple[Problem, ...]]:
         return ViewRegistry(()), error.problems
 
 
-def _read_tenants(settings: Settings) -> _Tenants:
+def _read_tenants(settings: Settings, *, with_logins: bool = True) -> _Tenants:
     if not settings.tenants_folder.is_dir():
         # An empty fleet removes every tenant: it must be an empty folder, never a wrong path.
         raise ConfigurationError(f"there is no folder {settings.tenants_folder}; run from the project's folder")
@@ -131,7 +131,32 @@ def _read_tenants(settings: Settings) -> _Tenants:
     for tenant_id, problems in check_resolved([resolved for _, resolved in good.values()]).items():
         broken[tenant_id] = problems
         del good[tenant_id]
+    if with_logins:
+        left = [tenant for tenant in fleet.tenants if tenant.id in broken]
+        for tenant_id, problem in _login_problems(settings, [one for _, one in good.values()], left).items():
+            broken[tenant_id] = (problem,)
+            del good[tenant_id]
     return _Tenants(list(good.values()), broken)
+
+
+def _login_problems(
+    settings: Settings, tenants: Sequence[ResolvedTenant], left: Sequence[Tenant]
+) -> dict[str, Problem]:
+    """The tenants that cannot have a login on Trino; `left` are those that are left as they are."""
+    mine = {tenant.namespaces(settings.suffix): tenant.id for tenant in tenants}
+    held: dict[Namespaces, str] = {}
+    for place in map(declared_footprint, left):
+        held[namespaces(place.catalog, place.schema, settings.suffix)] = place.tenant_id
+    names = {**held, **mine}
+    found: dict[str, Problem] = {}
+    for spaces, other in find_login_clashes(settings, list(mine), held).items():
+        owner = other if isinstance(other, str) else f"tenant {names[other]!r}"
+        message = (
+            f"tenant {mine[spaces]!r} would have the login {spaces.core!r} on Trino, which is taken by {owner};"
+            f" give tenant {mine[spaces]!r} another schema"
+        )
+        found[mine[spaces]] = Problem(f"tenants/{mine[spaces]}/tenant.yaml", "tenant.iceberg.schema", message)
+    return found
 
 
 def as_plain(result: DeployResult) -> dict[str, object]:

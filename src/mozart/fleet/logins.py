@@ -7,7 +7,7 @@ server that does not answer is told of in a note, and nothing fails by it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from mozart.engine.choice import TRINO, engine_name
@@ -45,6 +45,19 @@ def apply_logins(
     for item in done:
         report(item)
     return done
+
+
+def find_login_clashes(
+    settings: Settings, tenants: Sequence[Namespaces], held: Collection[Namespaces] = ()
+) -> Mapping[Namespaces, Namespaces | str]:
+    """The tenants that cannot have a login, each with the one that has its name; see `TrinoLogins.clashes`."""
+    if engine_name(settings) != TRINO:
+        return {}
+    from mozart.engine.trino_client import trino_from_settings  # noqa: PLC0415 - as it is used
+    from mozart.services.trino_logins import TrinoLogins, access_folder  # noqa: PLC0415
+
+    logins = TrinoLogins(access_folder(settings), trino_from_settings(settings))
+    return logins.clashes(settings.suffix, tenants, held)
 
 
 def _note(is_known: Callable[[], bool], folder: Path, server: str) -> str:

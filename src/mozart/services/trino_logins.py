@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from mozart.engine.trino_client import TrinoAddress
+from mozart.engine.trino_client import CATALOG, TrinoAddress, reader_login
 from mozart.errors import TerminalError
 from mozart.services.secrets import write_private
 from mozart.services.trino_access import access_rules, password_file, standard_users
@@ -52,15 +52,41 @@ class TrinoLogins:
         """Everybody who has a login."""
         return _everybody(self._read())
 
+    def clashes(
+        self, suffix: str, tenants: Sequence[Namespaces], held: Collection[Namespaces] = ()
+    ) -> dict[Namespaces, Namespaces | str]:
+        """The tenants of one environment that cannot have a login, each with the one that has its name.
+
+        That is another tenant of the environment, or the words for a login outside it. `held` are tenants that are not
+        deployed now and keep the login they have. Of two, the one that has the login keeps it, else the one in the
+        shared catalog, else the first catalog by name.
+        """
+        register = self._read()
+        present = set(register.get(suffix, ()))
+        owners: dict[str, Namespaces | str] = {spaces.core: spaces for spaces in held if spaces in present}
+        for other in register.keys() - {suffix}:
+            place = f"branch {other.removeprefix('_')!r}" if other else "production"
+            owners |= {spaces.core: f"a tenant of {place} in catalog {spaces.catalog!r}" for spaces in register[other]}
+        owners[self._operator.username] = "the operator's login"
+        owners[reader_login(self._operator).username] = "the login of `mozart query`"
+        found: dict[Namespaces, Namespaces | str] = {}
+        for spaces in sorted(tenants, key=lambda one: (one not in present, one.catalog != CATALOG, astuple(one))):
+            owner = owners.setdefault(spaces.core, spaces)
+            if owner != spaces:
+                found[spaces] = owner
+        return found
+
     def put(self, suffix: str, tenants: Sequence[Namespaces], *, keep: bool = False) -> LoginChange:
         """Give exactly these tenants of one environment a login; with `keep`, beside those who have one.
 
-        Raises ConfigurationError for a tenant whose namespace is the name of another login.
+        A tenant that went to another catalog takes its login along, also with `keep`. Raises ConfigurationError for a
+        tenant whose namespace is the name of another login.
         """
         with self._locked():
             register = self._read()
             before = set(register.get(suffix, ()))
-            after = set(tenants) | (before if keep else set[Namespaces]())
+            names = {spaces.core for spaces in tenants}
+            after = set(tenants) | {spaces for spaces in before if keep and spaces.core not in names}
             others = {key: value for key, value in register.items() if key != suffix}
             self._write({**others, suffix: _sorted(after)} if after else others)
         return LoginChange(_sorted(after - before), _sorted(before - after))
