@@ -1,13 +1,14 @@
 """How the catalog is called: every request has a deadline, every failure becomes one of Mozart's errors.
 
-pyiceberg's REST client waits for ever by default; a reply that never comes would hold a loader's slot until it is
-killed. Knows nothing of tables and snapshots. Pitfall: an error translated here says that a *read* or a *preparation*
-failed. The outcome of a commit is never decided from an exception; `mozart.lake.commit` reads the table again.
+pyiceberg's REST client waits for ever by default, from its first request on, the login; a reply that never comes would
+hold a loader's slot until it is killed. Knows nothing of tables and snapshots. Pitfall: an error translated here says
+that a *read* or a *preparation* failed. The outcome of a commit is never decided from an exception;
+`mozart.lake.commit` reads the table again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json import JSONDecodeError
@@ -26,7 +27,7 @@ from pyiceberg.exceptions import (
     TooManyRequestsError,
     UnauthorizedError,
 )
-from requests import PreparedRequest, Response
+from requests import PreparedRequest, Response, Session
 from requests.adapters import HTTPAdapter
 
 from mozart.errors import MozartError, TerminalError, TransientError
@@ -48,6 +49,10 @@ class Deadline:
     read: float = 60.0
 
 
+DEADLINE = Deadline()
+"""What a new client has."""
+
+
 class _DeadlineAdapter(HTTPAdapter):
     """Sends with a deadline and without retries: a commit must never be sent twice behind our back."""
 
@@ -61,15 +66,32 @@ class _DeadlineAdapter(HTTPAdapter):
         return super().send(request, *args, **kwargs)
 
 
-def set_deadline(catalog: Catalog, deadline: Deadline | None = None) -> None:
-    """Give the client's requests a deadline; without one, the default where none is set yet."""
-    if not isinstance(catalog, RestCatalog):
-        return
-    session = catalog._session
-    if deadline is None and isinstance(session.get_adapter(catalog.uri), _DeadlineAdapter):
-        return
+class _Catalog(RestCatalog):
+    """A client whose session has a deadline before it logs in: its headers are the first that pyiceberg sets."""
+
+    def _config_headers(self, session: Session) -> None:
+        _mount(session, DEADLINE)
+        super()._config_headers(session)
+
+
+def open_catalog(properties: Mapping[str, Any]) -> Catalog:
+    """A new client, logged in.
+
+    Raises TransientError when the catalog cannot be reached, TerminalError when it refuses the identity.
+    """
+    with translated(f"opening the catalog at {properties['uri']}"):
+        return _Catalog("lake", **properties)
+
+
+def set_deadline(catalog: Catalog, deadline: Deadline) -> None:
+    """Give the client's requests another deadline."""
+    if isinstance(catalog, RestCatalog):
+        _mount(catalog._session, deadline)
+
+
+def _mount(session: Session, deadline: Deadline) -> None:
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _DeadlineAdapter(deadline or Deadline()))
+        session.mount(scheme, _DeadlineAdapter(deadline))
 
 
 @contextmanager

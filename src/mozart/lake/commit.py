@@ -56,7 +56,7 @@ from pyiceberg.table.update import (
 )
 
 from mozart.errors import CommitConflictError, CommitInDoubtError, TerminalError, TransientError
-from mozart.lake.catalog_client import FAILURES, describe, set_deadline, translate, translated
+from mozart.lake.catalog_client import FAILURES, describe, translate, translated
 from mozart.lake.head import (
     CommitRecord,
     Identifier,
@@ -277,7 +277,6 @@ def expire(catalog: Catalog, head: TableHead, snapshot_ids: Collection[int]) -> 
     reply, it does no harm. Raises TerminalError when the current snapshot, one that a tag or branch names, or the
     only commit record would go; otherwise errors as for `append`.
     """
-    set_deadline(catalog)
     known = {snapshot.snapshot_id for snapshot in head.table.metadata.snapshots} if head.table else set[int]()
     ids = sorted(known & set(snapshot_ids))
     if head.table is None or not ids:
@@ -323,7 +322,6 @@ def take_back(catalog: Catalog, head: TableHead, snapshot_id: int) -> CommitOutc
     and removes no file. Raises TerminalError when the head can be read or there is no such snapshot, otherwise errors
     as for `append`.
     """
-    set_deadline(catalog)
     broken = head.table.current_snapshot() if head.table else None
     target = head.table.snapshot_by_id(snapshot_id) if head.table else None
     if head.table is None or broken is None or target is None or is_readable(head):
@@ -351,7 +349,6 @@ def take_back(catalog: Catalog, head: TableHead, snapshot_id: int) -> CommitOutc
 
 
 def _commit(load: _Load) -> CommitOutcome:
-    set_deadline(load.catalog)
     head = load.head
     load = with_changes(load, record=with_changes(load.record, base=head.snapshot_id))
     done = find_load(head, load.record.load_id)

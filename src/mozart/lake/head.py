@@ -17,7 +17,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
-from mozart.lake.catalog_client import set_deadline, translated
+from mozart.lake.catalog_client import translated
 
 PREFIX = "mozart."
 _DETAILS = "mozart.details."
@@ -121,7 +121,6 @@ class TableHead:
 
 def read_head(catalog: Catalog, identifier: Identifier) -> TableHead:
     """The table's newest state. Raises TransientError when it cannot be read, TerminalError when we may not."""
-    set_deadline(catalog)
     with translated(f"reading table {'.'.join(identifier)}"):
         try:
             table = catalog.load_table(identifier)

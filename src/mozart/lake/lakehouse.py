@@ -59,11 +59,14 @@ class Lakehouse(BaseModel):
         }
 
     def catalog(self) -> Catalog:
-        """A new client of the catalog. Clients hold a token and a session; share one within a run."""
-        # Here, not at the top: dbt's child and `mozart query` need the address but no catalog client (0.4 CPU s).
-        from pyiceberg.catalog import load_catalog  # noqa: PLC0415
+        """A new client of the catalog. Clients hold a token and a session; share one within a run.
 
-        return load_catalog("lake", **self.catalog_properties())
+        Raises TransientError when the catalog cannot be reached, TerminalError when it refuses the identity.
+        """
+        # Here, not at the top: dbt's child and `mozart query` need the address but no catalog client (0.4 CPU s).
+        from mozart.lake.catalog_client import open_catalog  # noqa: PLC0415
+
+        return open_catalog(self.catalog_properties())
 
 
 def tenant_lakehouse(shared: Lakehouse, tenant: ResolvedTenant) -> Lakehouse:

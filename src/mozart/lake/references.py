@@ -16,7 +16,7 @@ from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 
-from mozart.lake.catalog_client import set_deadline, translated
+from mozart.lake.catalog_client import translated
 from mozart.lake.commit import Identifier
 
 _SLASHES = re.compile(r"/{2,}")
@@ -42,7 +42,6 @@ def file_key(path: str) -> str:
 
 def load_table(catalog: Catalog, identifier: Identifier) -> Table | None:
     """The table as the catalog has it now; None when it does not exist. Raises TransientError, TerminalError."""
-    set_deadline(catalog)
     with translated(f"reading table {'.'.join(identifier)}"):
         try:
             return catalog.load_table(identifier)
@@ -52,7 +51,6 @@ def load_table(catalog: Catalog, identifier: Identifier) -> Table | None:
 
 def list_tables(catalog: Catalog, namespace: str) -> tuple[Identifier, ...]:
     """The tables of a namespace; none when it does not exist."""
-    set_deadline(catalog)
     with translated(f"listing the tables of {namespace}"):
         try:
             return tuple(sorted((namespace, identifier[-1]) for identifier in catalog.list_tables(namespace)))

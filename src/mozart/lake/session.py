@@ -19,7 +19,6 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.io import FileIO, load_file_io
 
 from mozart.engine.duckdb import Limits, connect
-from mozart.lake.catalog_client import translated
 from mozart.lake.duckdb_errors import duckdb_translated
 from mozart.lake.lakehouse import Lakehouse
 from mozart.sql import quote_literal
@@ -90,9 +89,7 @@ def open_lake(
             )
         stack.callback(connection.close)
         _bound_uploads(connection)
-        with translated(opening):
-            catalog = lakehouse.catalog()
-        yield LakeSession(lakehouse, catalog, connection, limits)
+        yield LakeSession(lakehouse, lakehouse.catalog(), connection, limits)
 
 
 @contextmanager
