@@ -128,7 +128,8 @@ def _read_tenants(settings: Settings, *, with_logins: bool = True) -> _Tenants:
             good[tenant.id] = (tenant, resolve(tenant, settings.values))
         except ConfigurationError as error:
             broken[tenant.id] = error.problems
-    for tenant_id, problems in check_resolved([resolved for _, resolved in good.values()]).items():
+    ready = [resolved for _, resolved in good.values()]
+    for tenant_id, problems in check_resolved(ready, settings.get("ICEBERG_WAREHOUSE")).items():
         broken[tenant_id] = problems
         del good[tenant_id]
     if with_logins:

@@ -66,7 +66,7 @@ async def apply_plan(
         note(await put_automation(client, build_automation(automation)))
     for deployment in plan.all_deployments:
         note(await _apply_deployment(client, deployment))
-    await prune(client, plan, note, untouched)
+    await prune(client, plan, lakehouse, note, untouched)
     return done
 
 

@@ -9,7 +9,7 @@ Pitfall: a tenant whose file cannot be read has not left. Nothing of it is remov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import httpx
@@ -23,6 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from blocks import SourceDatabase, TenantLakehouse
 from mozart.fleet.changes import Applied
 from mozart.fleet.plan import LAKEHOUSE_TAG, TENANT_FLOWS, FleetEnvironment, FleetPlan
+from mozart.lake.lakehouse import Lakehouse
 from mozart.tenancy import names
 
 _PAGE = 200
@@ -32,10 +33,11 @@ _BLOCKS: tuple[type[Block], ...] = (SourceDatabase, TenantLakehouse)
 async def prune(
     client: PrefectClient,
     plan: FleetPlan,
+    shared: Lakehouse,
     report: Callable[[Applied], None],
     untouched: Collection[str] = (),
 ) -> None:
-    """Remove what left the plan: deployments (their schedules with them), blocks, limits."""
+    """Remove what left the plan: deployments (their schedules with them), blocks, limits. `shared`: the shared lake."""
     kept = {deployment.full_name for deployment in plan.all_deployments}
     tenants = {deployment.parameters["tenant"] for deployment in plan.deployments} | set(untouched)
     gone: set[str] = set()
@@ -51,7 +53,7 @@ async def prune(
         if tenant not in tenants:
             gone.add(tenant)
             await client.delete_block_document(document.id)
-            report(Applied("block", str(document.name), "removed", _left_behind(document)))
+            report(Applied("block", str(document.name), "removed", left_behind(document.data, shared)))
     if not plan.environment.branch:  # a branch shares production's limits
         for tenant in sorted(gone - tenants):
             await _remove_limit(client, names.source_limit(tenant), report)
@@ -92,17 +94,20 @@ async def find_documents(client: PrefectClient, environment: FleetEnvironment) -
     return [item for item in found if item.name and item.data.get("branch", "") == (environment.branch or "")]
 
 
-def _left_behind(document: BlockDocument) -> str:
-    """Where the tenant's data still is, and the command that removes it when somebody asks."""
-    data = document.data
+def left_behind(data: Mapping[str, Any], shared: Lakehouse) -> str:
+    """Where the data of a tenant with this block still is, and the command that removes it; "" for another block."""
     if "schema_name" not in data:
         return ""
     tenant, schema, prefix = data["tenant"], data["schema_name"], data["prefix"]
     options = "" if schema == tenant else f" --schema {schema}"
     options += "" if prefix == names.landing_prefix(tenant) else f" --prefix {prefix}"
-    return (
-        f"its data stays in {schema}_raw, {schema} and {prefix}; remove it with `mozart tenant drop {tenant}{options}`"
-    )
+    options += "" if data["bucket"] == shared.bucket else f" --bucket {data['bucket']}"
+    place = f"{schema}_raw, {schema} and {prefix}"
+    if data["warehouse"] != shared.warehouse:
+        place += f" of warehouse {data['warehouse']} and bucket {data['bucket']}"
+        options += f" --catalog {data['catalog']} --warehouse {data['warehouse']}"
+        options += " --access-key-id VARIABLE --secret-access-key VARIABLE"
+    return f"its data stays in {place}; remove it with `mozart tenant drop {tenant}{options}`"
 
 
 async def _remove_limit(client: PrefectClient, name: str, report: Callable[[Applied], None]) -> None:

@@ -1,9 +1,11 @@
 """Where a tenant writes, and which tenants would write into each other.
 
-Compared by catalog and schema, and by bucket and prefix (one prefix inside another counts). Ids and schemas cannot end
-in `_raw` (see `names`), so two tenants meet in the catalog only by an equal schema. Blame falls on the tenant that left
-its own name, so that a newcomer cannot take an existing tenant out of service; if neither or both did, both are named.
+Compared by warehouse and schema (where the tables are), by catalog and schema (their names in SQL), and by bucket and
+prefix (one prefix inside another counts). Ids and schemas cannot end in `_raw` (see `names`), so two tenants meet among
+the tables only by an equal schema. Blame falls on the tenant that left its own name, so that a newcomer cannot take an
+existing tenant out of service; if neither or both did, both are named.
 
+Pitfall: a catalog is a name only; a tenant without a lake of its own is in the shared warehouse whatever it is called.
 Pitfall: before resolution a variable without a default is compared by its name; `check_resolved` compares the values.
 """
 
@@ -21,42 +23,55 @@ from mozart.tenancy.templates import declared_value
 
 @dataclass(frozen=True)
 class Footprint:
-    """The places one tenant writes to."""
+    """The places one tenant writes to. `warehouse`: "" is the shared one, where nobody knows its name."""
 
     tenant_id: str
+    warehouse: str
     catalog: str
     schema: str
     bucket: str
     prefix: tuple[str, ...]
 
 
-def declared_footprint(tenant: Tenant) -> Footprint:
+def declared_footprint(tenant: Tenant, shared_warehouse: str = "") -> Footprint:
     """The places as far as the file tells: defaults stand for variables, and names for those without one."""
-    return _footprint(
-        tenant.id,
-        _declared(tenant.iceberg.catalog),
-        _declared(tenant.iceberg.schema_name),
-        _declared(tenant.storage.bucket),
-        _declared(tenant.storage.prefix),
+    return Footprint(
+        tenant_id=tenant.id,
+        warehouse=_declared(tenant.dedicated.warehouse) if tenant.dedicated else shared_warehouse,
+        catalog=_declared(tenant.iceberg.catalog),
+        schema=_declared(tenant.iceberg.schema_name),
+        bucket=_declared(tenant.storage.bucket),
+        prefix=prefix_parts(_declared(tenant.storage.prefix)),
     )
 
 
-def resolved_footprint(tenant: ResolvedTenant) -> Footprint:
-    """The places with every variable resolved."""
-    storage, iceberg = tenant.storage, tenant.iceberg
-    return _footprint(tenant.id, iceberg.catalog, iceberg.schema_name, storage.bucket, storage.prefix)
+def resolved_footprint(tenant: ResolvedTenant, shared_warehouse: str) -> Footprint:
+    """The places with every variable resolved; `shared_warehouse` is that of tenants without a lake of their own."""
+    return Footprint(
+        tenant_id=tenant.id,
+        warehouse=tenant.dedicated.warehouse if tenant.dedicated else shared_warehouse,
+        catalog=tenant.iceberg.catalog,
+        schema=tenant.iceberg.schema_name,
+        bucket=tenant.storage.bucket,
+        prefix=prefix_parts(tenant.storage.prefix),
+    )
 
 
-def check_resolved(tenants: Sequence[ResolvedTenant]) -> dict[str, tuple[Problem, ...]]:
+def prefix_parts(prefix: str) -> tuple[str, ...]:
+    """A landing prefix as it is compared: part by part, whatever slashes are around it."""
+    return tuple(part for part in prefix.split("/") if part)
+
+
+def check_resolved(tenants: Sequence[ResolvedTenant], shared_warehouse: str) -> dict[str, tuple[Problem, ...]]:
     """The collisions that only show once variables are resolved, by tenant id."""
-    return collisions([resolved_footprint(tenant) for tenant in tenants])
+    return collisions([resolved_footprint(tenant, shared_warehouse) for tenant in tenants])
 
 
 def collisions(footprints: Sequence[Footprint]) -> dict[str, tuple[Problem, ...]]:
     """The mistakes of the tenants that write where another does, by tenant id."""
     found: dict[str, list[Problem]] = {}
     for first, second in meeting(footprints):
-        if (first.catalog, first.schema) == (second.catalog, second.schema):
+        if first.schema == second.schema and _share_tables(first, second):
             own = (first.schema == first.tenant_id, second.schema == second.tenant_id)
             for blamed, other in _blamed(first, second, own):
                 place = f"the schema {first.schema!r}"
@@ -73,9 +88,10 @@ def meeting(footprints: Sequence[Footprint]) -> list[tuple[Footprint, Footprint]
     """The pairs that write to one schema or into one prefix, by their ids; does not compare all with all."""
     found: set[tuple[int, int]] = set()
     ordered = sorted(footprints, key=lambda footprint: footprint.tenant_id)
-    by_schema: dict[tuple[str, str], list[int]] = {}
+    by_schema: dict[tuple[str, str, str], list[int]] = {}
     for number, footprint in enumerate(ordered):
-        by_schema.setdefault((footprint.catalog, footprint.schema), []).append(number)
+        by_schema.setdefault(("warehouse", footprint.warehouse, footprint.schema), []).append(number)
+        by_schema.setdefault(("catalog", footprint.catalog, footprint.schema), []).append(number)
     for numbers in by_schema.values():
         found.update(combinations(numbers, 2))
     # Sorted by place, what lies inside a prefix follows it; `around` holds the prefixes that the present one lies in.
@@ -113,7 +129,7 @@ def branch_collisions(footprints: Sequence[Footprint], suffix: str) -> list[Prob
 
 def _taken_by_branch(footprint: Footprint, other: Footprint, suffix: str) -> str | None:
     ids = (footprint.tenant_id, other.tenant_id)
-    pairs = [ids, (footprint.schema, other.schema)] if footprint.catalog == other.catalog else [ids]
+    pairs = [ids, (footprint.schema, other.schema)] if _share_tables(footprint, other) else [ids]
     for own, foreign in pairs:
         branched = f"{own}{suffix}"
         # Above what both have in common: acme_dev is no mistake for acme itself.
@@ -125,9 +141,9 @@ def _taken_by_branch(footprint: Footprint, other: Footprint, suffix: str) -> str
     return None
 
 
-def _footprint(tenant_id: str, catalog: str, schema: str, bucket: str, prefix: str) -> Footprint:
-    parts = tuple(part for part in prefix.split("/") if part)
-    return Footprint(tenant_id, catalog, schema, bucket, parts)
+def _share_tables(first: Footprint, second: Footprint) -> bool:
+    """Whether an equal schema would be one and the same, in the lake or in SQL."""
+    return first.warehouse == second.warehouse or first.catalog == second.catalog
 
 
 def _declared(text: str) -> str:

@@ -18,6 +18,8 @@ from mozart.errors import ConfigurationError, Problem
 
 Layer = Literal["stg", "mart"]
 
+SHARED_CATALOG = "iceberg"
+"""The shared lake's name in SQL."""
 RAW_SUFFIX = "_raw"
 _CANDIDATES_SUFFIX = "__candidates"  # no tenant can have such a namespace: ids hold no `__`
 IDENTIFIER_LENGTH = 63

@@ -52,7 +52,6 @@ TABLE_KEYS = (
     "layout",
 )
 IDENTITY_KEYS = ("access_key_id", "secret_access_key")
-SHARED_CATALOG = "iceberg"
 _DEDICATED = {"storage.bucket", *(f"storage.{key}" for key in IDENTITY_KEYS), "iceberg.catalog", "iceberg.warehouse"}
 DEFAULT_BUCKET = "${S3_BUCKET:landing}"
 LONGEST_LAG = 7 * 86_400
@@ -187,10 +186,10 @@ def _read_storage(fields: Fields, tenant_id: str) -> StorageSpec | None:
 def _read_iceberg(fields: Fields, tenant_id: str) -> IcebergSpec | None:
     section = fields.fields("iceberg")
     if section is None:
-        return IcebergSpec(catalog=SHARED_CATALOG, schema_name=tenant_id)
+        return IcebergSpec(catalog=names.SHARED_CATALOG, schema_name=tenant_id)
     section.refuse_unknown(("catalog", "schema", "warehouse"))
     catalog, schema = _template(section, "catalog", "iceberg"), _template(section, "schema", "iceberg")
-    return IcebergSpec(catalog=catalog or SHARED_CATALOG, schema_name=schema or tenant_id)
+    return IcebergSpec(catalog=catalog or names.SHARED_CATALOG, schema_name=schema or tenant_id)
 
 
 def _read_dedicated(fields: Fields) -> DedicatedSpec | None:
@@ -208,8 +207,10 @@ def _read_dedicated(fields: Fields) -> DedicatedSpec | None:
     missing = sorted(_DEDICATED - own)
     if missing:
         fields.note("storage", f"a lake of the tenant's own needs also {', '.join(missing)}")
-    if iceberg and iceberg.text("catalog", template=True) == SHARED_CATALOG:
-        iceberg.note("catalog", f"{SHARED_CATALOG} is the shared lake's; a lake of its own has another name in SQL")
+    if iceberg and iceberg.text("catalog", template=True) == names.SHARED_CATALOG:
+        iceberg.note(
+            "catalog", f"{names.SHARED_CATALOG} is the shared lake's; a lake of its own has another name in SQL"
+        )
     values = {key: value for key, value in found.items() if value is not None}
     return DedicatedSpec(**values) if values.keys() == DedicatedSpec.model_fields.keys() else None
 

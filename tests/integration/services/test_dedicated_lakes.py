@@ -6,7 +6,9 @@ Each attempt is made with the first one's credentials: on the second one's place
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,14 +18,21 @@ from pydantic import SecretStr
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import FileIO, load_file_io
 
+from blocks import TenantLakehouse
 from mozart.cli.query import command
+from mozart.cli.tenant_drop import drop_tenant
 from mozart.errors import ConfigurationError, MozartError
+from mozart.fleet.prune import left_behind
 from mozart.lake.lakehouse import Lakehouse
 from mozart.lake.object_store import ObjectStore
 from mozart.services.ledger import Ledger
 from mozart.services.ports import find_free_ports
 from mozart.services.seaweedfs import INNER_PORTS, SeaweedFS
+from mozart.settings import load_settings
+from mozart.tenancy.load import load_tenant
+from mozart.tenancy.resolve import resolve
 
+Drop = Callable[..., str]
 SCHEMA = pa.schema([("id", pa.int64())])
 TABLE = ("acme", "cases")
 
@@ -156,15 +165,13 @@ tables:
 """
 
 
-def test_a_query_for_a_tenant_reads_its_own_lake(
-    server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def project(server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one tenant, whose lake is its own."""
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "tenants" / "acme").mkdir(parents=True)
     (tmp_path / "tenants" / "acme" / "tenant.yaml").write_text(TENANT_YAML)
     own, shared = server.dedicated[0], server.lakehouse
-    for lake, number in ((own, 42), (shared, 1)):
-        lake.catalog().create_table(("acme", "told"), SCHEMA).append(pa.table({"id": [number]}, schema=SCHEMA))
     for name, value in {
         "MOZART_ROOT": str(tmp_path),
         "S3_ENDPOINT": shared.s3_endpoint,
@@ -175,6 +182,13 @@ def test_a_query_for_a_tenant_reads_its_own_lake(
         "ACME_SECRET": own.secret_access_key.get_secret_value(),
     }.items():
         monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("project")
+def test_a_query_for_a_tenant_reads_its_own_lake(server: SeaweedFS) -> None:
+    for lake, number in ((server.dedicated[0], 42), (server.lakehouse, 1)):
+        lake.catalog().create_table(("acme", "told"), SCHEMA).append(pa.table({"id": [number]}, schema=SCHEMA))
 
     def run(*arguments: str) -> str:
         return CliRunner().invoke(command, [*arguments, "--format", "csv"], catch_exceptions=False).stdout
@@ -183,3 +197,78 @@ def test_a_query_for_a_tenant_reads_its_own_lake(
     assert run("select id from iceberg.acme.told").split() == ['"id"', "1"]
     with pytest.raises(ConfigurationError, match="nobody"):
         run("select 1", "--tenant", "nobody")
+
+
+@pytest.fixture
+def drop(server: SeaweedFS, project: Path, prefect_api_url: str, monkeypatch: pytest.MonkeyPatch) -> Drop:
+    """`mozart tenant drop` with these arguments; what it prints."""
+    for name, value in {
+        "PREFECT_API_URL": prefect_api_url,
+        "S3_BUCKET": server.lakehouse.bucket,
+        "ICEBERG_WAREHOUSE": server.lakehouse.warehouse,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> str:
+        return CliRunner().invoke(drop_tenant, arguments, catch_exceptions=False).output
+
+    return run
+
+
+def _left(server: SeaweedFS, project: Path) -> list[str]:
+    """The tenant leaves; the arguments of the command that `mozart deploy` then names, with the variables filled in."""
+    tenant = resolve(load_tenant(project / "tenants" / "acme"), load_settings().values)
+    note = left_behind(TenantLakehouse.of(server.lakehouse, tenant, None).model_dump(), server.lakehouse)
+    shutil.rmtree(project / "tenants" / "acme")
+    line = note.partition("`mozart tenant drop ")[2].rstrip("`")
+    return shlex.split(line.replace("VARIABLE", "ACME_KEY", 1).replace("VARIABLE", "ACME_SECRET", 1))
+
+
+def test_a_lake_of_its_own_is_emptied_when_asked(server: SeaweedFS, project: Path, drop: Drop) -> None:
+    own, others = server.dedicated[0], (server.dedicated[1], server.lakehouse)
+    write(load_file_io(own.catalog_properties()), f"{own.landing_uri}/file")
+    arguments = _left(server, project)
+    assert "a lake of its own is named by --catalog" in drop("nobody", "--yes")
+    assert own.catalog().table_exists(TABLE)
+    assert "tables, " in drop(*arguments, "--dry-run")
+    assert own.catalog().table_exists(TABLE)
+
+    said = drop(*arguments, "--yes")
+    assert "Not Mozart's to remove: bucket landing-acme, warehouse warehouse-acme" in said
+    assert not own.catalog().namespace_exists(TABLE[0])
+    assert not list(ObjectStore(own).list_files(own.landing_uri))
+    for lake in others:
+        assert lake.catalog().load_table(TABLE).scan().to_arrow().num_rows == 1
+        assert list(ObjectStore(lake).list_files(lake.landing_uri))
+    assert "There is no data of acme" in drop(*arguments, "--yes")
+    fill(own)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"--warehouse": None}, "needs also --warehouse"),
+        ({"--catalog": None, "--warehouse": None}, "needs also --catalog, --warehouse"),
+        ({"--catalog": "iceberg"}, "iceberg is the shared lake's"),
+        ({"--warehouse": "warehouse"}, "warehouse is the shared lake's"),
+        ({"--secret-access-key": "the-secret-itself"}, "takes the name of a variable"),
+        ({"--access-key-id": "S3_REGION"}, "the catalog refused our identity"),
+        ({"--warehouse": "warehouse-beta", "--catalog": "other"}, "tenant 'beta' writes there too"),
+        ({"--bucket": "landing-beta"}, "tenant 'beta' writes there too"),
+    ],
+)
+def test_nothing_is_dropped_by_half_or_wrong_options(
+    server: SeaweedFS, project: Path, drop: Drop, changed: dict[str, str | None], says: str
+) -> None:
+    arguments = _left(server, project)
+    beta = TENANT_YAML.replace("id: acme", "id: beta").replace("acme", "beta").replace("schema: beta", "schema: acme")
+    (project / "tenants" / "beta").mkdir()
+    (project / "tenants" / "beta" / "tenant.yaml").write_text(beta.replace("ACME_", "BETA_"))
+    for option, value in changed.items():
+        place = arguments.index(option)
+        arguments[place : place + 2] = [option, value] if value else []
+    with pytest.raises(MozartError, match=says) as caught:
+        drop(*arguments, "--yes")
+    assert "the-secret-itself" not in str(caught.value)
+    for lake in (server.lakehouse, *server.dedicated):
+        assert lake.catalog().load_table(TABLE).scan().to_arrow().num_rows >= 1

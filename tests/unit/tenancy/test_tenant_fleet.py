@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mozart.errors import ConfigurationError
+from mozart.errors import ConfigurationError, Problem
 from mozart.tenancy.footprint import check_resolved
-from mozart.tenancy.load import load_fleet, load_tenants
+from mozart.tenancy.load import Fleet, load_fleet, load_tenants
 from mozart.tenancy.resolve import resolve
 
 WriteTenant = Callable[..., Path]
 TYPES = ("sqlite",)
+OWN_STORAGE = '{bucket: own, access_key_id: "${OWN_KEY}", secret_access_key: "${OWN_SECRET}"}'
+OWN_LAKE = {"OWN_KEY": "key", "OWN_SECRET": "secret"}
 
 
 def minimal(tenant_id: str, **places: str) -> str:
@@ -54,6 +56,7 @@ def test_no_tenants_is_no_mistake(tmp_path: Path) -> None:
     ("places", "key"),
     [
         ({"iceberg": "{schema: acme}"}, "tenant.iceberg.schema"),
+        ({"iceberg": "{catalog: own, schema: acme}"}, "tenant.iceberg.schema"),  # the shared lake by another name
         ({"storage": "{prefix: raw/acme}"}, "tenant.storage.prefix"),
         ({"storage": "{prefix: raw/acme/}"}, "tenant.storage.prefix"),
         ({"storage": "{prefix: raw/acme/inner}"}, "tenant.storage.prefix"),
@@ -80,7 +83,7 @@ def test_the_tenant_that_left_its_name_is_to_blame(
     [
         {"storage": "{prefix: raw/acme2}"},
         {"storage": "{bucket: other, prefix: raw/acme}"},
-        {"iceberg": "{catalog: own, schema: acme}"},
+        {"storage": OWN_STORAGE, "iceberg": "{catalog: own, schema: acme, warehouse: beta-warehouse}"},
     ],
 )
 def test_near_misses_are_fine(write_tenant: WriteTenant, tmp_path: Path, places: dict[str, str]) -> None:
@@ -100,5 +103,26 @@ def test_collisions_that_only_values_show_are_found_after_resolution(write_tenan
     write_tenant(minimal("beta", iceberg='{schema: "${BETA_SCHEMA}"}'), "beta")
     fleet = load_fleet(tmp_path, TYPES)
     assert not fleet.broken
-    assert not check_resolved([resolve(tenant, {"BETA_SCHEMA": "beta"}) for tenant in fleet.tenants])
-    assert set(check_resolved([resolve(tenant, {"BETA_SCHEMA": "acme"}) for tenant in fleet.tenants])) == {"beta"}
+    assert not _check(fleet, {"BETA_SCHEMA": "beta"})
+    assert set(_check(fleet, {"BETA_SCHEMA": "acme"})) == {"beta"}
+
+
+@pytest.mark.parametrize(("warehouse", "blamed"), [("own", set[str]()), ("shared", {"beta"})])
+def test_a_lake_of_its_own_is_not_the_shared_one(
+    write_tenant: WriteTenant, tmp_path: Path, warehouse: str, blamed: set[str]
+) -> None:
+    write_tenant(minimal("acme"), "acme")
+    place = f"{{catalog: own, schema: acme, warehouse: {warehouse}}}"
+    write_tenant(minimal("beta", storage=OWN_STORAGE, iceberg=place), "beta")
+    assert set(_check(load_fleet(tmp_path, TYPES), OWN_LAKE)) == blamed
+
+
+def test_two_lakes_in_one_warehouse_are_one(write_tenant: WriteTenant, tmp_path: Path) -> None:
+    for tenant_id in ("acme", "beta"):
+        place = f"{{catalog: {tenant_id}_lake, schema: acme, warehouse: one}}"
+        write_tenant(minimal(tenant_id, storage=OWN_STORAGE.replace("own", tenant_id), iceberg=place), tenant_id)
+    assert set(load_fleet(tmp_path, TYPES).broken) == {"beta"}
+
+
+def _check(fleet: Fleet, values: dict[str, str]) -> dict[str, tuple[Problem, ...]]:
+    return check_resolved([resolve(tenant, values) for tenant in fleet.tenants], "shared")
