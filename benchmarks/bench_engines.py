@@ -22,7 +22,6 @@ node that ends is told with the end of its log and started again for the next bu
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -43,6 +42,7 @@ from typing import Any, Literal
 import psutil
 from pydantic import SecretStr
 
+from benchmarks.result import Targets, print_result
 from mozart.connectors.base import SourceConnection
 from mozart.engine.dbt_run import ModelRequest, ModelResult, build_models
 from mozart.engine.trino_client import TrinoAddress, is_login_known, tenant_login
@@ -72,7 +72,7 @@ SAMPLE_SECONDS = 0.1
 
 Engine = Literal["duckdb", "trino"]
 ENGINES: tuple[Engine, ...] = ("duckdb", "trino")
-TARGETS: Mapping[str, tuple[str, float]] = {}
+TARGETS: Targets = {}
 """There is none: the figures say where each engine belongs (docs/scaling.md)."""
 
 
@@ -550,8 +550,7 @@ def main() -> None:
                 write_overhead_tenant(rig.root, count)
             figures |= bench_overhead(rig, idle, arguments.rounds)
         figures |= bench_scales(rig, spaces, scales, arguments.rounds)
-    rounded = {name: round(value, 3) for name, value in figures.items()}
-    print(json.dumps({"bench": "engines", "figures": rounded, "targets": TARGETS, "missed": []}))
+    print_result("engines", figures, TARGETS)
 
 
 if __name__ == "__main__":

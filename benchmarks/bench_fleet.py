@@ -13,18 +13,18 @@ Does not measure what a Prefect server or Trino makes of so many, nor a tenant's
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
+from benchmarks.result import Targets, print_result
 from mozart.engine.trino_client import TrinoAddress
 from mozart.fleet.plan import FleetEnvironment, plan_fleet
 from mozart.fleet.prefect_yaml import render
@@ -34,7 +34,7 @@ from mozart.tenancy.names import namespaces
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PATTERN = CHECKOUT / "tenants" / "acme" / "tenant.yaml"
-TARGETS: Mapping[str, tuple[str, float]] = {}
+TARGETS: Targets = {}
 
 
 def write_tenants(root: Path, count: int) -> None:
@@ -96,7 +96,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mozart-bench-", ignore_cleanup_errors=True) as name:
         for count in counts:
             figures |= bench(Path(name) / "project", count)
-    print(json.dumps({"bench": "fleet", "figures": figures, "targets": TARGETS, "missed": []}))
+    print_result("fleet", figures, TARGETS)
 
 
 if __name__ == "__main__":

@@ -31,13 +31,14 @@ from typing import Any
 
 import psutil
 
+from benchmarks.result import Targets, print_result
 from mozart.lake.lakehouse import Lakehouse
 from mozart.services.ledger import Ledger
 from mozart.services.ports import find_free_ports
 from mozart.services.postgres import Database, Postgres, binary
 from mozart.services.seaweedfs import INNER_PORTS, SeaweedFS
 
-TARGETS: Mapping[str, tuple[str, float]] = {
+TARGETS: Targets = {
     "cpu_over_copy": ("<=", 1.6),
     "cpu_over_dlt": ("<=", 0.5),
     "peak_mb_10m": ("<=", 400),
@@ -347,9 +348,7 @@ def main() -> None:
         figures = figures_of(costs)
         if options.memory_rows:
             figures |= memory(rig, options.memory_rows)
-    missed = [name for name, (_sign, most) in TARGETS.items() if figures.get(name, most + 1) > most]
-    rounded = {name: round(value, 3) for name, value in figures.items()}
-    print(json.dumps({"bench": "load", "figures": rounded, "targets": TARGETS, "missed": missed}))
+    print_result("load", figures, TARGETS)
 
 
 if __name__ == "__main__":

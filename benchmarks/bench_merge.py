@@ -16,7 +16,6 @@ in processes of their own, for the peak of memory is a process's.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -36,6 +35,7 @@ from pydantic import SecretStr
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.types import DateType, DecimalType, IntegerType, LongType, StringType, TimestamptzType
 
+from benchmarks.result import Targets, print_result
 from mozart.lake import commit
 from mozart.lake.commit import Column, CommitRecord, DataFileRef, Identifier
 from mozart.lake.compaction import DEFAULT_POLICY, CompactionPolicy, compact_after_load, compact_table
@@ -53,7 +53,7 @@ MERGES_IN_A_ROW = 100
 MERGES_BEFORE_READING = 24
 REPEATS = {1_000: 5, 100_000: 2}
 
-TARGETS: Mapping[str, tuple[str, float]] = {
+TARGETS: Targets = {
     "cpu_s_1k_5m": ("<=", 0.4),
     "upsert_over_ours": (">=", 40),
     "growth_1m_10m": ("<=", 3),
@@ -399,15 +399,6 @@ def running_lake(folder: Path) -> Iterator[Lakehouse]:
         server.stop()
 
 
-def missed(figures: Mapping[str, float]) -> list[str]:
-    """The targets that were not met; a figure that was not measured is missed."""
-    return [
-        name
-        for name, (sign, bound) in TARGETS.items()
-        if name not in figures or not (figures[name] <= bound if sign == "<=" else figures[name] >= bound)
-    ]
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs=3, default=[1_000_000, 5_000_000, 10_000_000], metavar="ROWS")
@@ -434,8 +425,7 @@ def main() -> None:
             }
             for part in arguments.parts:
                 parts[part]()
-    targets = {name: list(bound) for name, bound in TARGETS.items()}
-    print(json.dumps({"bench": "merge", "figures": bench.figures, "targets": targets, "missed": missed(bench.figures)}))
+    print_result("merge", bench.figures, TARGETS)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import os
 import secrets
@@ -33,6 +32,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
+from benchmarks.result import Targets, print_result
 from mozart.olap.database import OlapDatabase
 from mozart.olap.install import install
 from mozart.olap.model import View
@@ -60,7 +60,7 @@ INSERT = (
 UPDATE = b"UPDATE cash_flow_entries SET amount = amount + 1 WHERE entry_id = %s"
 REPEATS = {0: 5, 1: 7, 100: 5, 10_000: 3}
 
-TARGETS: Mapping[str, tuple[str, float]] = {
+TARGETS: Targets = {
     "speedup_1": (">=", 400),
     "speedup_100": (">=", 100),
     "speedup_10k": (">=", 3),
@@ -105,7 +105,7 @@ def main() -> None:
     figures = {**_figures(facts, options.scale), **overhead}
     if not options.without_events:
         figures |= _event_figures()
-    _print_result(figures)
+    print_result("olap", figures, TARGETS)
 
 
 @contextmanager
@@ -283,17 +283,6 @@ def _figures(facts: Mapping[str, Fact], scale: float) -> dict[str, float]:
         "reader_wait_ms": max(fact.wait_incremental for fact in facts.values()),
         "reader_wait_concurrently_ms": max(fact.wait_concurrently for fact in facts.values()),
     }
-
-
-def _print_result(figures: Mapping[str, float]) -> None:
-    missed = [
-        name
-        for name, (relation, target) in TARGETS.items()
-        if name in figures and not (figures[name] <= target if relation == "<=" else figures[name] >= target)
-    ]
-    rounded = {name: round(value, 3) for name, value in figures.items()}
-    result = {"bench": "olap", "figures": rounded, "targets": TARGETS, "missed": missed}
-    print(json.dumps(result))
 
 
 def _timed(what: str, action: Callable[[], T]) -> T:
