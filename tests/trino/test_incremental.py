@@ -20,6 +20,7 @@ from mozart.services.trino import Trino
 from mozart.tenancy.names import Namespaces, candidates_namespace
 from tests.integration.engine.conftest import CASES, make_tiny, polled
 from tests.integration.engine.incremental_case import PRODUCT, Results, Summed
+from tests.integration.engine.unit_tests import UNIT_TESTS, WRONG
 from tests.trino.conftest import Login
 
 Build = Callable[..., Results]
@@ -135,3 +136,19 @@ def test_nothing_new_is_noted_and_a_foreign_commit_is_not_built_upon(summed: Sum
     on_duckdb = summed.build()
     assert on_duckdb.outcome == ("published", 2), on_duckdb.reason
     assert summed.rows() == summed.full_query()
+
+
+def test_unit_tests_pass_and_hold_back_as_on_duckdb(summed: Summed, build: Build) -> None:
+    summed.load()
+    summed.tiny.write("mart/_unit.yml", UNIT_TESTS)
+    results = build()
+    assert results["mart_by_case"].tests_passed == 4, results.reason
+    before = summed.state()
+    summed.tiny.write("mart/_unit.yml", WRONG)
+    summed.add((1, 1))
+    results = build()
+    assert results["mart_by_case"].status == "failed"
+    assert "test adds_up_newer failed" in results.reason
+    assert summed.state() == before
+    summed.tiny.write("mart/_unit.yml", "version: 2\n")
+    assert build()["mart_by_case"].status == "published"

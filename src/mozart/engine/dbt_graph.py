@@ -78,6 +78,10 @@ class Test:
     attached_to: str | None
     definition: str
 
+    @property
+    def is_unit_test(self) -> bool:
+        return self.unique_id.startswith("unit_test.")
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -89,6 +93,9 @@ class Graph:
 
     def tests_of(self, unique_id: str) -> list[Test]:
         return [test for test in self.tests.values() if unique_id in test.parents]
+
+    def is_unit_tested(self, node: Node) -> bool:
+        return any(test.is_unit_test for test in self.tests_of(node.unique_id))
 
     def published(self) -> Iterator[Node]:
         """The models that have a table of their own in the lake, parents first."""
@@ -224,6 +231,7 @@ def _read_test(raw: Mapping[str, Any]) -> Test:
         raw["unique_id"],
         raw.get("raw_code") or raw.get("given"),
         raw.get("expect"),
+        raw.get("overrides"),
         raw.get("test_metadata"),
         [config.get(key) for key in ("severity", "where", "limit", "fail_calc", "warn_if", "error_if", "enabled")],
     )

@@ -324,6 +324,8 @@ class _Run:
 
     def _lake_tables(self, graph: Graph, plan: Plan) -> tuple[LakeTable, ...]:
         source_ids, model_ids = needed_relations(graph, plan)
+        # A unit test may give `this`, whose columns are the published table's while there is no candidate.
+        model_ids |= {model.node.unique_id for model in plan.to_build if graph.is_unit_tested(model.node)}
         names = [(key, graph.sources[key].schema, graph.sources[key].table) for key in sorted(source_ids)]
         names += [(key, graph.nodes[key].schema, graph.nodes[key].alias) for key in sorted(model_ids)]
         states = [(key, schema, table, self._state(schema, table)) for key, schema, table in names]

@@ -50,12 +50,13 @@ class DuckDBModels:
     def build_message(self, catalog: Catalog, work: Work) -> Mapping[str, Any]:
         secret = self._lakehouse.secret_access_key.get_secret_value()
         bases = [delta.base for delta in work.deltas.values()]
+        tables = {table.unique_id: table for table in (*work.tables, *bases)}  # a unit-tested model is in both
         return {
             "lakehouse": {**self._lakehouse.model_dump(mode="json"), "secret_access_key": secret},
             "candidates": _file(work),
             "spill": str(work.folder / "spill"),
             "memory": work.memory,
-            "tables": [_table_message(table) for table in (*work.tables, *bases)],
+            "tables": [_table_message(table) for table in tables.values()],
             "deltas": {
                 unique_id: delta_message(
                     _delta_place(delta.base),
